@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Macros of the VFS headers that bindgen does not evaluate.
+ */
+
+const unsigned int KFS_CONST_SB_RDONLY = SB_RDONLY;
+const unsigned int KFS_CONST_SB_ACTIVE = SB_ACTIVE;
+const unsigned int KFS_CONST_SB_POSIXACL = SB_POSIXACL;
+const unsigned int KFS_CONST_SB_NOATIME = SB_NOATIME;
+const unsigned int KFS_CONST_S_SYNC = S_SYNC;
+const unsigned int KFS_CONST_S_NOATIME = S_NOATIME;
+const unsigned int KFS_CONST_S_APPEND = S_APPEND;
+const unsigned int KFS_CONST_S_IMMUTABLE = S_IMMUTABLE;
+const unsigned int KFS_CONST_FMODE_CAN_ODIRECT = (unsigned int)FMODE_CAN_ODIRECT;
+const int KFS_CONST_IOCB_DIRECT = IOCB_DIRECT;
+const int KFS_CONST_IOCB_NOWAIT = IOCB_NOWAIT;
+const unsigned int KFS_CONST_FILEID_INVALID = FILEID_INVALID;
+const unsigned int KFS_CONST_ESCAPE_OCTAL = ESCAPE_OCTAL;
