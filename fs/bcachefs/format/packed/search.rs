@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A position prepared for many comparisons with the packed keys of one node.
+//!
+//! A searched position need not be one that the node's format can hold. What can always be had is
+//! the highest packed position that is not above it. Between the two lies no packed key, so
+//! comparing keys with that lower bound gives the right answer:
+//! a key above the bound is above the position, and, unless the bound is exact, a key at the bound
+//! is below the position.
+
+use core::cmp::Ordering;
+
+use super::{low_mask, put_bits, BkeyFormat, NR_POS_FIELDS};
+use crate::pos::Bpos;
+
+/// How the packed bound relates to the position.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+enum Bound {
+    /// The position itself.
+    Exact,
+    /// The highest position below it that can be packed.
+    Below,
+    /// Everything that can be packed is above the position.
+    None,
+}
+
+/// A position to search for, packed with one format.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub struct SearchPos {
+    pos: Bpos,
+    /// In the layout of [`BkeyFormat::pos_words`].
+    words: [u64; 3],
+    bound: Bound,
+}
+
+impl SearchPos {
+    /// Packs `pos`, or the nearest lower position that `format` can hold.
+    pub fn new(format: &BkeyFormat, pos: Bpos) -> Self {
+        // Least significant word first while the number is being made.
+        let mut words = [0u64; 3];
+        let mut at = 192;
+        let mut bound = Bound::Exact;
+        // Once a field has been replaced by its highest value, so are all after it.
+        let mut saturate = false;
+        let fields = [pos.inode, pos.offset, pos.snapshot.into()];
+        let mut borrow = false;
+        for (i, v) in fields.into_iter().enumerate().take(NR_POS_FIELDS) {
+            let bits = u32::from(format.bits[i]);
+            let mask = low_mask(bits);
+            at -= bits;
+            if borrow {
+                continue;
+            }
+            let stored = match v.checked_sub(format.offset[i]) {
+                _ if saturate => mask,
+                Some(s) if s <= mask => s,
+                Some(_) => {
+                    saturate = true;
+                    mask
+                }
+                None => {
+                    // Too low in this field: the bound is the last position before the prefix made
+                    // so far, with zeros in what follows.
+                    borrow = true;
+                    0
+                }
+            };
+            put_bits(&mut words, at, stored);
+        }
+        if saturate {
+            bound = Bound::Below;
+        }
+        if borrow {
+            bound = if decrement(&mut words, at) {
+                Bound::Below
+            } else {
+                Bound::None
+            };
+        }
+        words.reverse();
+        SearchPos { pos, words, bound }
+    }
+
+    /// The position searched for.
+    #[inline]
+    pub const fn pos(&self) -> Bpos {
+        self.pos
+    }
+
+    /// Whether the position itself could be packed.
+    #[inline]
+    pub fn is_exact(&self) -> bool {
+        self.bound == Bound::Exact
+    }
+
+    /// The packed bound in the layout of [`BkeyFormat::pos_words`]; `None` if every key of this
+    /// format is above the position.
+    #[inline]
+    pub fn bound_words(&self) -> Option<[u64; 3]> {
+        (self.bound != Bound::None).then_some(self.words)
+    }
+
+    /// Compares a key packed with `format`, which must be the one given to [`SearchPos::new`], with
+    /// the position: `Less` if the key is below it.
+    #[inline]
+    pub fn cmp_key(&self, format: &BkeyFormat, key: &[u64]) -> Ordering {
+        if self.bound == Bound::None {
+            return Ordering::Greater;
+        }
+        let n = usize::from(format.key_u64s);
+        for (i, m) in format.pos_mask.into_iter().enumerate() {
+            if m == 0 || i >= n {
+                break;
+            }
+            let x = key.get(n - 1 - i).copied().unwrap_or(0) & m;
+            let y = self.words[i];
+            if x != y {
+                return x.cmp(&y);
+            }
+        }
+        match self.bound {
+            Bound::Exact => Ordering::Equal,
+            _ => Ordering::Less,
+        }
+    }
+}
+
+/// Subtracts one unit of bit `at` from the little-endian number `words`; false if it was zero.
+fn decrement(words: &mut [u64; 3], at: u32) -> bool {
+    if words.iter().all(|w| *w == 0) {
+        return false;
+    }
+    let mut unit = [0; 3];
+    put_bits(&mut unit, at, 1);
+    let mut borrow = false;
+    for (w, u) in words.iter_mut().zip(unit) {
+        let (d, b1) = w.overflowing_sub(u);
+        let (d, b2) = d.overflowing_sub(borrow.into());
+        *w = d;
+        borrow = b1 || b2;
+    }
+    true
+}
