@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: GPL-2.0
+
+//! Memory for code that memory reclaim may be waiting for.
+//!
+//! - [`NofsScope`]: allocations of this task do not enter file systems while the guard lives.
+//! - [`Mempool`] and [`BufferPool`]: allocations that wait instead of failing, because a reserve comes back to them.
+//! - [`Shrinker`]: caches that give memory back when the kernel asks.
+//! - [`PerCpu`] and [`Counters`]: data each CPU has its own copy of.
+//!
+//! Ordinary allocations are those of [`kernel::alloc`].
+
+mod counters;
+mod mempool;
+mod nofs;
+mod percpu;
+mod shrinker;
+
+pub use self::counters::Counters;
+pub use self::mempool::{BufferPool, Mempool, PoolBox, PoolBuf};
+pub(crate) use self::mempool::RawPool;
+pub use self::nofs::NofsScope;
+pub use self::percpu::PerCpu;
+pub use self::shrinker::{Reclaim, Scanned, Shrink, Shrinker, Tuning};
