@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The filesystem's own errors.
+//!
+//! One variant per class of place an error is thrown, so that a message or a trace says more than an
+//! errno does. The errno is derived ([`Error::errno`]) where a result leaves the filesystem, in `vfs/`
+//! and `init/`, and nowhere else.
+//!
+//! A transaction restart is not an error and has no variant here.
+
+use bcachefs_format::Invalid;
+use core::fmt;
+use kernel::{alloc::AllocError, error::code};
+use kfs::errno::Errno;
+
+/// Result of filesystem code.
+pub type Result<T = ()> = core::result::Result<T, Error>;
+
+/// Defines [`Error`] from one line per error: variant, errno, description.
+macro_rules! errors {
+    ($($(#[$doc:meta])* $variant:ident $errno:ident $text:literal;)*) => {
+        /// What went wrong.
+        #[derive(Copy, Clone, PartialEq, Eq)]
+        pub enum Error {
+            /// The kernel said so; the code is passed on unchanged.
+            Kernel(kernel::error::Error),
+            $(#[doc = $text] $(#[$doc])* $variant,)*
+        }
+
+        impl Error {
+            /// The name under which the error is printed and traced.
+            pub fn name(self) -> &'static str {
+                match self {
+                    Error::Kernel(_) => "kernel",
+                    $(Error::$variant => stringify!($variant),)*
+                }
+            }
+
+            /// What the error means, for a person.
+            pub fn text(self) -> &'static str {
+                match self {
+                    Error::Kernel(_) => "the kernel reported an error",
+                    $(Error::$variant => $text,)*
+                }
+            }
+
+            /// The errno that system calls report.
+            pub fn errno(self) -> kernel::error::Error {
+                match self {
+                    Error::Kernel(e) => e,
+                    $(Error::$variant => Errno::$errno.into(),)*
+                }
+            }
+        }
+    };
+}
+
+// One line each, grouped by the folder that throws them.
+errors! {
+    // Anywhere.
+    NoMem ENOMEM "out of memory";
+    MetadataInvalid EUCLEAN "metadata on disk breaks a rule of the format";
+    // sb/
+    DeviceOpen ENODEV "a member device cannot be opened";
+    DeviceTwice EINVAL "the same device was given twice";
+    DeviceTooSmall EUCLEAN "a device is smaller than its superblock says";
+    DeviceReadOnlyNeeded EROFS "only read-only mounts are possible";
+    DeviceRead EIO "a read from a device failed";
+    SuperNotFound EINVAL "no bcachefs superblock found";
+    SuperInvalid EUCLEAN "no valid superblock found";
+    SuperVersion EOPNOTSUPP "the metadata version is not supported";
+    SuperFeature EOPNOTSUPP "an incompatible feature is not supported";
+    SuperEncrypted EOPNOTSUPP "encrypted filesystems are not supported yet";
+    SuperBigEndian EOPNOTSUPP "big-endian filesystems are not supported";
+    SuperMismatch EINVAL "a device does not belong to this filesystem";
+    SuperSplitBrain EINVAL "a device was mounted without the others and has diverged";
+    DeviceMissing ENXIO "a member device is missing";
+    ReplicasMissing ENXIO "devices that hold the only copy of something are missing";
+    // journal/
+    JournalRead EIO "the journal cannot be read";
+    JournalNoEntries EUCLEAN "the filesystem was not shut down cleanly and its journal is empty";
+    JournalNoFlush EUCLEAN "the journal holds no entry recovery could start from";
+    JournalMissing EUCLEAN "journal entries that recovery needs are missing";
+    JournalTooBig EFBIG "the journal holds more keys than can be kept in memory";
+    CleanSectionMissing EUCLEAN "the superblock is marked clean but has no clean section";
+    // init/
+    OptionUnknown EINVAL "unknown mount option";
+    OptionValue EINVAL "invalid value for a mount option";
+    OptionUnsupported EOPNOTSUPP "a mount option that is not supported yet";
+    NoSource EINVAL "no device given";
+    TooManySources EINVAL "more devices given than a filesystem can have";
+    // btree/ snapshots/
+    BtreeNodeRead EIO "a btree node cannot be read";
+    BtreeNodeInvalid EUCLEAN "a btree node is damaged";
+    BtreeRootMissing EUCLEAN "the root of a btree is lost";
+    BtreeTopology EUCLEAN "a btree's nodes do not fit together";
+    TransTooManyPaths E2BIG "a transaction needs more paths than there are";
+    TransNested EDEADLK "a transaction was started inside another one";
+    BtreeShutDown ESHUTDOWN "the filesystem is being unmounted";
+    TransTooManyRestarts ETIMEDOUT "a transaction was restarted too often";
+    SnapshotMissing EUCLEAN "a snapshot that is referred to does not exist";
+    SubvolumeMissing ENOENT "no such subvolume";
+    // alloc/ data/
+    DataRead EIO "no readable copy of the data";
+    DataChecksum EIO "no copy of the data has the right checksum";
+    DataDecompress EIO "compressed data is damaged";
+    ExtentInvalid EUCLEAN "an extent is damaged";
+    // fs/
+    InodeMissing ENOENT "no such inode";
+    InodeInvalid EUCLEAN "an inode is damaged";
+    DirentMissing ENOENT "no such name in the directory";
+    DirentTarget ENOENT "a name points to an inode that does not exist";
+    XattrMissing ENODATA "no such attribute";
+    XattrInvalid EUCLEAN "an extended attribute is damaged";
+    HandleStale ESTALE "the file handle no longer names a file";
+    NameTooLong ENAMETOOLONG "the name is too long";
+    ReadOnly EROFS "the filesystem is read-only";
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Kernel(e) => write!(f, "{e:?}"),
+            e => f.write_str(e.text()),
+        }
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Kernel(e) => write!(f, "Kernel({e:?})"),
+            e => f.write_str(e.name()),
+        }
+    }
+}
+
+impl From<kernel::error::Error> for Error {
+    fn from(e: kernel::error::Error) -> Self {
+        if e == code::ENOMEM {
+            Error::NoMem
+        } else {
+            Error::Kernel(e)
+        }
+    }
+}
+
+impl From<AllocError> for Error {
+    fn from(_: AllocError) -> Self {
+        Error::NoMem
+    }
+}
+
+/// For places that have already reported the details.
+impl From<Invalid> for Error {
+    fn from(_: Invalid) -> Self {
+        Error::MetadataInvalid
+    }
+}
