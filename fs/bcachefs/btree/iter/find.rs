@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The next key in a tree, whoever may see it: nodes and the journal's keys as one.
+
+use super::Iter;
+use crate::btree::{
+    trans::{Attempt, TransError},
+    Btree,
+};
+use bcachefs_format::{Bkey, Bpos, BtreeId, KeyType};
+use kfs::sync::six::Slot;
+
+/// Counters an accounting key has at most.
+pub(in crate::btree) const COUNTERS_MAX: usize = 8;
+
+/// Where a key is.
+#[derive(Copy, Clone)]
+pub(super) enum Place<'t> {
+    /// In a locked node.
+    Node {
+        /// The node.
+        slot: Slot,
+        /// The set.
+        set: u8,
+        /// Offset in the set.
+        at: u32,
+    },
+    /// Among the journal's keys; this is its value.
+    Journal(&'t [u64]),
+    /// Made of a node's key and increments from the journal; its value is in the attempt.
+    Combined,
+    /// Nowhere: a hole.
+    Nothing,
+}
+
+/// What is next.
+pub(super) enum Next<'t> {
+    /// A key, possibly `deleted`.
+    Key(Place<'t>, Bkey),
+    /// Nothing up to here (backwards: down to here); the search goes on behind.
+    Edge(Bpos),
+    /// The tree has no node at this level.
+    NoTree,
+}
+
+impl Btree {
+    fn journal_from(&self, btree: BtreeId, pos: Bpos, max: Bpos) -> Option<(&[u64], Bkey)> {
+        let keys = self.overlay(btree, 0)?;
+        let k = keys.get(keys.lower_bound(pos))?;
+        (k.key.pos <= max).then_some((k.value, k.key))
+    }
+
+    fn journal_upto(&self, btree: BtreeId, pos: Bpos, min: Bpos) -> Option<(&[u64], Bkey)> {
+        let keys = self.overlay(btree, 0)?;
+        let k = keys.get(keys.upper_bound(pos).checked_sub(1)?)?;
+        (k.key.pos >= min).then_some((k.value, k.key))
+    }
+}
+
+impl<'t> Attempt<'t> {
+    /// The value of the key at `place`, borrowed.
+    #[inline]
+    pub(super) fn value_at<'a>(
+        &'a self,
+        place: Place<'t>,
+        key: &Bkey,
+    ) -> Result<&'a [u64], TransError> {
+        Ok(match place {
+            Place::Node { slot, set, at } => {
+                let node = self.node(slot).ok_or_else(|| self.lost())?;
+                let packed = node.key_at(set, at).ok_or_else(|| self.lost())?;
+                packed.value(node.format())
+            }
+            Place::Journal(value) => value,
+            Place::Combined => {
+                let n = usize::from(key.value_u64s());
+                self.counters.get(..n).unwrap_or(&self.counters)
+            }
+            Place::Nothing => &[],
+        })
+    }
+}
+
+impl<'t> Iter<'t> {
+    /// The first key at or after `pos`.
+    #[inline]
+    pub(super) fn next_key(
+        &mut self,
+        t: &mut Attempt<'t>,
+        pos: Bpos,
+    ) -> Result<Next<'t>, TransError> {
+        let index = self.index(t)?;
+        let Some(slot) = t.traverse(index, pos, self.ahead())? else {
+            return Ok(Next::NoTree);
+        };
+        let btree = t.btree;
+        let node = t.node(slot).ok_or_else(|| t.lost())?;
+        let mut cursor = t.path(index)?.cursor;
+        let in_node = cursor.peek_live(node).map(|f| {
+            let place = Place::Node {
+                slot,
+                set: f.set,
+                at: f.at,
+            };
+            (place, f.key.header(node.format()))
+        });
+        let max = node.max();
+        let level = t.path(index)?.level;
+        let in_journal = match level {
+            0 => btree.journal_from(self.btree, pos, max),
+            _ => None,
+        };
+        Ok(match (in_node, in_journal) {
+            (Some((place, key)), None) => Next::Key(place, key),
+            (None, None) => Next::Edge(max),
+            (Some((place, key)), Some((_, j))) if key.pos < j.pos => Next::Key(place, key),
+            (n, Some((value, j))) => {
+                let base = n.filter(|(_, key)| key.pos == j.pos);
+                self.journal_key(t, base, value, j)?
+            }
+        })
+    }
+
+    /// The last key at or before `pos`.
+    pub(super) fn prev_key(
+        &mut self,
+        t: &mut Attempt<'t>,
+        pos: Bpos,
+    ) -> Result<Next<'t>, TransError> {
+        let index = self.index(t)?;
+        let Some(slot) = t.traverse(index, pos, 0)? else {
+            return Ok(Next::NoTree);
+        };
+        let btree = t.btree;
+        let node = t.node(slot).ok_or_else(|| t.lost())?;
+        let mut cursor = t.path(index)?.cursor;
+        let found = |f: crate::btree::node::FoundKey<'_>| {
+            let place = Place::Node {
+                slot,
+                set: f.set,
+                at: f.at,
+            };
+            (place, f.key.header(node.format()))
+        };
+        // The cursor is before the first key not below `pos`, which may be at `pos`.
+        let at_pos = cursor.peek_live(node).map(found).filter(|(_, k)| k.pos == pos);
+        let in_node = match at_pos {
+            Some(at) => Some(at),
+            None => {
+                let mut cursor = t.path(index)?.cursor;
+                cursor.back_live(node).map(found)
+            }
+        };
+        let min = node.min();
+        let in_journal = btree.journal_upto(self.btree, pos, min);
+        Ok(match (in_node, in_journal) {
+            (Some((place, key)), None) => Next::Key(place, key),
+            (None, None) => Next::Edge(min),
+            (Some((place, key)), Some((_, j))) if key.pos > j.pos => Next::Key(place, key),
+            (n, Some((value, j))) => {
+                let base = n.filter(|(_, key)| key.pos == j.pos);
+                self.journal_key(t, base, value, j)?
+            }
+        })
+    }
+
+    /// A key of the journal, as it is once the journal has been replayed.
+    fn journal_key(
+        &mut self,
+        t: &mut Attempt<'t>,
+        base: Option<(Place<'t>, Bkey)>,
+        value: &'t [u64],
+        key: Bkey,
+    ) -> Result<Next<'t>, TransError> {
+        let keys = t.btree.overlay(self.btree, 0);
+        let Some(keys) = keys.filter(|_| key.key_type == KeyType::ACCOUNTING) else {
+            return Ok(Next::Key(Place::Journal(value), key));
+        };
+        let mut counters = [0; COUNTERS_MAX];
+        let base = match base {
+            Some((place, key)) => self.key_at(t, place, key)?,
+            None => None,
+        };
+        let sum = keys.combine(key.pos, base, &mut counters);
+        t.counters = counters;
+        Ok(Next::Key(
+            Place::Combined,
+            sum.unwrap_or_else(|| Bkey::deleted(key.pos)),
+        ))
+    }
+}

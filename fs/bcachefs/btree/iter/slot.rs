@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Looking at what is exactly at a position, holes included.
+
+use super::{
+    find::{Next, Place},
+    Iter, IterFlags,
+};
+use crate::btree::trans::{Attempt, TransError};
+use bcachefs_format::{Bkey, Bpos, KeyRef, KeyType};
+
+impl<'t> Iter<'t> {
+    /// The key at the position (the extent that covers it), or, where there is none, a key of type `deleted`; in trees of extents
+    /// it has the size of the hole. The position stays. `None` only at the end of the key space.
+    pub fn peek_slot<'a>(
+        &'a mut self,
+        t: &'a mut Attempt<'t>,
+    ) -> Result<Option<KeyRef<'a>>, TransError> {
+        if self.flags.has(IterFlags::EXTENTS) && self.pos.offset == u64::MAX {
+            // No extent reaches behind the last offset: on to the next inode.
+            match self.pos.nosnap_successor() {
+                Some(pos) => self.pos = pos.at_snapshot(self.pos.snapshot),
+                None => return Ok(None),
+            }
+        }
+        match self.find_slot(t)? {
+            Some((place, key)) => {
+                self.returned(t, key);
+                self.key_at(t, place, key)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// What is at the position.
+    pub(super) fn find_slot(
+        &mut self,
+        t: &mut Attempt<'t>,
+    ) -> Result<Option<(Place<'t>, Bkey)>, TransError> {
+        if self.flags.has(IterFlags::EXTENTS) {
+            return self.find_extent_slot(t).map(Some);
+        }
+        if self.flags.has(IterFlags::FILTER) {
+            let found = self.find_upto(t, self.pos)?;
+            return Ok(Some(match found {
+                Some(shown) => (shown.place, shown.key),
+                None => (Place::Nothing, Bkey::deleted(self.pos)),
+            }));
+        }
+        Ok(Some(match self.next_key(t, self.pos)? {
+            Next::Key(place, key) if key.pos == self.pos && key.key_type != KeyType::DELETED => {
+                (place, key)
+            }
+            _ => (Place::Nothing, Bkey::deleted(self.pos)),
+        }))
+    }
+
+    fn find_extent_slot(
+        &mut self,
+        t: &mut Attempt<'t>,
+    ) -> Result<(Place<'t>, Bkey), TransError> {
+        let end = Bpos::with_snapshot(self.pos.inode, u64::MAX, self.pos.snapshot);
+        let next = self.find_upto(t, end)?;
+        let until = match next {
+            // It covers the position: it ends behind it and does not start behind it.
+            Some(shown) if shown.key.start_offset() <= self.pos.offset => {
+                return Ok((shown.place, shown.key))
+            }
+            Some(shown) => shown.key.start_offset(),
+            None => u64::MAX,
+        };
+        let size = u32::try_from(until - self.pos.offset).unwrap_or(u32::MAX);
+        let mut hole = Bkey::deleted(self.pos);
+        hole.size = size;
+        hole.pos.offset = self.pos.offset.saturating_add(size.into());
+        Ok((Place::Nothing, hole))
+    }
+}

@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: GPL-2.0
+//! A place between two keys of a node.
+//!
+//! One offset per set; the sets are merged as the cursor moves. A cursor says nothing without the node it
+//! was made for, unchanged: used on another one it yields wrong keys or none, never a panic.
+
+use super::data::{NodeData, SETS_MAX};
+use bcachefs_format::bset::PackedRef;
+use core::cmp::Ordering;
+
+/// See the module's description.
+#[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
+pub struct Cursor {
+    at: [u32; SETS_MAX],
+}
+
+/// A key and where it is.
+#[derive(Copy, Clone)]
+pub struct FoundKey<'a> {
+    /// The set.
+    pub set: u8,
+    /// Offset in the set, in words.
+    pub at: u32,
+    /// The key.
+    pub key: PackedRef<'a>,
+}
+
+impl Cursor {
+    /// Before the first key.
+    pub const NONE: Cursor = Cursor { at: [0; SETS_MAX] };
+
+    pub(super) fn set(&mut self, i: usize, at: u32) {
+        if let Some(a) = self.at.get_mut(i) {
+            *a = at;
+        }
+    }
+
+    /// The key after the cursor, deleted ones included. Of keys at one position the one of the last set comes last.
+    #[inline]
+    pub fn peek<'n>(&self, node: &'n NodeData) -> Option<FoundKey<'n>> {
+        let mut best: Option<FoundKey<'n>> = None;
+        for (i, &at) in self.at.iter().enumerate() {
+            let Some((keys, _)) = node.keys(i) else {
+                break;
+            };
+            let Some(key) = keys.get(at as usize, node.format()) else {
+                continue;
+            };
+            if best.is_none_or(|b| key.cmp(&b.key, node.format()) == Ordering::Less) {
+                best = Some(FoundKey {
+                    set: i as u8,
+                    at,
+                    key,
+                });
+            }
+        }
+        best
+    }
+
+    /// The next key that is not `deleted`; the cursor moves up to it.
+    #[inline]
+    pub fn peek_live<'n>(&mut self, node: &'n NodeData) -> Option<FoundKey<'n>> {
+        loop {
+            let found = self.peek(node)?;
+            if !found.key.is_deleted() {
+                return Some(found);
+            }
+            self.step(&found);
+        }
+    }
+
+    #[inline]
+    fn step(&mut self, found: &FoundKey<'_>) {
+        if let Some(a) = self.at.get_mut(usize::from(found.set)) {
+            *a = found.at + found.key.u64s() as u32;
+        }
+    }
+
+    /// Moves over the next key. False at the end.
+    #[inline]
+    pub fn advance(&mut self, node: &NodeData) -> bool {
+        match self.peek(node) {
+            Some(found) => {
+                self.step(&found);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Moves back over the previous key, deleted ones included, and returns it.
+    pub fn back<'n>(&mut self, node: &'n NodeData) -> Option<FoundKey<'n>> {
+        let mut best: Option<FoundKey<'n>> = None;
+        for (i, &at) in self.at.iter().enumerate() {
+            let Some((keys, index)) = node.keys(i) else {
+                break;
+            };
+            // Walk up to the key that ends where the cursor is.
+            let mut prev = None;
+            let mut o = index.before(at);
+            while o < at {
+                let Some(key) = keys.get(o as usize, node.format()) else {
+                    break;
+                };
+                prev = Some(FoundKey {
+                    set: i as u8,
+                    at: o,
+                    key,
+                });
+                o += key.u64s() as u32;
+            }
+            let Some(p) = prev else { continue };
+            if best.is_none_or(|b| p.key.cmp(&b.key, node.format()) != Ordering::Less) {
+                best = Some(p);
+            }
+        }
+        let found = best?;
+        self.set(usize::from(found.set), found.at);
+        Some(found)
+    }
+
+    /// Moves back to the previous key that is not `deleted`, and returns it.
+    pub fn back_live<'n>(&mut self, node: &'n NodeData) -> Option<FoundKey<'n>> {
+        loop {
+            let found = self.back(node)?;
+            if !found.key.is_deleted() {
+                return Some(found);
+            }
+        }
+    }
+}

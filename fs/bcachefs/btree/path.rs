@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Paths: the way from a root to a position, as far as it has been gone.
+//!
+//! A path refers to its nodes by their slots in the attempt's lock set. Only the node at the level the path
+//! leads to is kept locked; the ones above are remembered with their sequence numbers, so that moving on takes the
+//! nearest one back that still covers the new position.
+//!
+//! # Invariants
+//!
+//! - The cursor of a path at its level stands before the first key that is not below the path's position.
+//! - If `hold` is set, something found through the path has been handed out: its node may be locked again, but not
+//!   replaced by another.
+
+mod child;
+mod table;
+mod traverse;
+
+pub(super) use table::{Live, LiveRef, Path, Paths, PATHS_MAX};

@@ -1,0 +1,461 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Going a path.
+
+use super::child::AHEAD_MAX;
+use crate::{
+    btree::{
+        fill::{Buffer, Filling, ReadOp},
+        node::{hash_key, Flag, Node, PtrKey},
+        roots::Root,
+        trans::{Attempt, Reason, TransError},
+    },
+    util::error::Error,
+};
+use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, keys::btree_ptr::BtreePtr, Bpos};
+use kernel::{prelude::*, sync::Arc};
+use kfs::sync::six::{Mode, Slot};
+
+/// Keys a cursor is moved over before the node is searched anew.
+const STEPS_MAX: usize = 8;
+/// How often a path is gone before it is left to a restart. Each time some other transaction got on.
+const TRIES_MAX: usize = 64;
+
+/// How far one try got.
+enum Step {
+    /// To the node; `None` if the tree is not that high.
+    There(Option<Slot>),
+    /// Locks were given up to wait for something: once more.
+    Again,
+}
+
+impl<'t> Attempt<'t> {
+    /// Makes the path lead to `pos`, with its node locked for read and its cursor before the first key that is not
+    /// below `pos`. Reads `ahead` more nodes if the way to them is gone anyway. `None`: the tree has no node at the
+    /// path's level.
+    pub(in crate::btree) fn traverse(
+        &mut self,
+        index: u8,
+        pos: Bpos,
+        ahead: usize,
+    ) -> Result<Option<Slot>, TransError> {
+        self.check()?;
+        for _ in 0..TRIES_MAX {
+            if let Some(slot) = self.stay(index, pos)? {
+                return Ok(Some(slot));
+            }
+            match self.descend(index, pos, ahead)? {
+                Step::There(slot) => return Ok(slot),
+                Step::Again => {}
+            }
+        }
+        Err(self.restart(Reason::NodeReused))
+    }
+
+    /// Brings the root of the path's tree into memory.
+    pub(in crate::btree) fn traverse_root(&mut self, index: u8) -> Result<(), TransError> {
+        self.check()?;
+        for _ in 0..TRIES_MAX {
+            if let Some((slot, _)) = self.lock_root(index)? {
+                self.unlock_unless_needed(index, slot);
+                return Ok(());
+            }
+        }
+        Err(self.restart(Reason::NodeReused))
+    }
+
+    /// Moves within the node the path leads to, if it is or can be locked and covers `pos`.
+    #[inline]
+    fn stay(&mut self, index: u8, pos: Bpos) -> Result<Option<Slot>, TransError> {
+        let path = self.path(index)?;
+        let (level, hold, ready, old) = (path.level, path.hold, path.ready, path.pos);
+        let Some(slot) = path.slot(level) else {
+            return Ok(None);
+        };
+        if !self.locks.relock(slot, Mode::Read) {
+            if hold && pos == old {
+                return Err(self.restart(Reason::RelockPath));
+            }
+            return Ok(None);
+        }
+        let Some(node) = self.locks.get(slot).filter(|n| n.covers(pos)) else {
+            return Ok(None);
+        };
+        let Some(path) = self.paths.get_mut(index) else {
+            return Ok(None);
+        };
+        if ready && pos == old {
+            return Ok(Some(slot));
+        }
+        path.hold = false;
+        path.pos = pos;
+        path.ready = true;
+        if ready && pos > old {
+            // Usually it is the next key, or one not far behind it.
+            for _ in 0..STEPS_MAX {
+                let below = path
+                    .cursor
+                    .peek(node)
+                    .is_some_and(|f| f.key.pos(node.format()) < pos);
+                if !below {
+                    return Ok(Some(slot));
+                }
+                path.cursor.advance(node);
+            }
+        }
+        path.cursor = node.seek(pos);
+        Ok(Some(slot))
+    }
+
+    /// Goes from the nearest node that covers `pos` down to the path's level.
+    fn descend(&mut self, index: u8, pos: Bpos, ahead: usize) -> Result<Step, TransError> {
+        let target = self.path(index)?.level;
+        let mut level = target;
+        let mut at = None;
+        while level < BTREE_MAX_DEPTH {
+            if let Some(slot) = self.path(index)?.slot(level) {
+                if self.locks.relock(slot, Mode::Read)
+                    && self.locks.get(slot).is_some_and(|n| n.covers(pos))
+                {
+                    at = Some(slot);
+                    break;
+                }
+                self.leave(index, level);
+            }
+            level += 1;
+        }
+        if let Some(path) = self.paths.get_mut(index) {
+            path.hold = false;
+            path.ready = false;
+        }
+        let mut slot = match at {
+            Some(slot) => slot,
+            None => match self.lock_root(index)? {
+                Some((slot, root_level)) => {
+                    level = root_level;
+                    slot
+                }
+                None => return Ok(Step::Again),
+            },
+        };
+        if level < target {
+            self.unlock_unless_needed(index, slot);
+            return Ok(Step::There(None));
+        }
+        // Holds for a node reached from its parent; a root that does not cover everything would have a search go round in
+        // circles at its edge.
+        if !self.locks.get(slot).is_some_and(|n| n.covers(pos)) {
+            let id = self.path(index)?.btree;
+            self.btree.fill.report(format_args!(
+                "btree {id} level {level}: the root does not cover {pos}"
+            ));
+            return Err(Error::BtreeTopology.into());
+        }
+        while level > target {
+            let n = if level == target + 1 { ahead } else { 0 };
+            match self.step_down(index, slot, level, pos, n)? {
+                Some(child) => slot = child,
+                None => return Ok(Step::Again),
+            }
+            level -= 1;
+        }
+        let Some(node) = self.locks.get(slot) else {
+            return Ok(Step::Again);
+        };
+        let cursor = node.seek(pos);
+        if let Some(path) = self.paths.get_mut(index) {
+            path.cursor = cursor;
+            path.pos = pos;
+            path.ready = true;
+        }
+        Ok(Step::There(Some(slot)))
+    }
+
+    /// Gives up the node at `level` of a path, but not its lock if another path needs it.
+    fn leave(&mut self, index: u8, level: u8) {
+        if let Some(path) = self.paths.get_mut(index) {
+            path.drop_level(level, self.locks);
+        }
+    }
+
+    fn unlock_unless_needed(&mut self, index: u8, slot: Slot) {
+        if !self.paths.needs(self.live, index, slot) {
+            self.locks.unlock(slot);
+        }
+    }
+
+    /// Locks the root. `None`: had to wait, try again.
+    fn lock_root(&mut self, index: u8) -> Result<Option<(Slot, u8)>, TransError> {
+        let btree = self.path(index)?.btree;
+        let (node, install) = match self.btree.roots.get(btree) {
+            Root::Node(node) => (node, false),
+            Root::Lost => return Err(Error::BtreeRootMissing.into()),
+            Root::OnDisk(ptr, level) => {
+                let hash = hash_key(&ptr)?;
+                let Some(node) = self.btree.fill.cache.get(hash) else {
+                    self.read_node(index, btree, level, &ptr)?;
+                    return Ok(None);
+                };
+                if !self.usable(index, &node, btree, level, &ptr)? {
+                    return Ok(None);
+                }
+                (node, true)
+            }
+        };
+        let Some(slot) = self.lock_node(index, &node, None)? else {
+            return Ok(None);
+        };
+        let head = node.shared();
+        if install {
+            // It is locked, so it is not being evicted.
+            head.set(Flag::NOEVICT);
+            self.btree.roots.install(btree, &node);
+        } else if !self.btree.roots.is_root(btree, &node) {
+            self.locks.put(slot);
+            return Ok(None);
+        }
+        let level = head.level;
+        if let Some(path) = self.paths.get_mut(index) {
+            path.set_slot(level, Some(slot));
+        }
+        Ok(Some((slot, level)))
+    }
+
+    /// From the locked node in `slot` to its child; the lock of `slot` is given up. `None`: had to wait, try again.
+    fn step_down(
+        &mut self,
+        index: u8,
+        slot: Slot,
+        level: u8,
+        pos: Bpos,
+        ahead: usize,
+    ) -> Result<Option<Slot>, TransError> {
+        let id = self.path(index)?.btree;
+        let btree = self.btree;
+        let Some(parent) = self.locks.get(slot) else {
+            return Ok(None);
+        };
+        let Some(found) = btree.children(parent, id, level, pos, ahead.min(AHEAD_MAX)) else {
+            btree.fill.report(format_args!(
+                "btree {id} level {level} node up to {}: no child for {pos}",
+                parent.max()
+            ));
+            return Err(Error::BtreeTopology.into());
+        };
+        let below = level - 1;
+        let hash = hash_key(&found.child)?;
+        let Some(child) = btree.fill.cache.get(hash) else {
+            self.read_nodes(index, below, &found.child, &found.ahead)?;
+            return Ok(None);
+        };
+        if found.ahead.iter().any(|a| a.is_some()) && self.read_ahead(index, below, &found.ahead)? {
+            return Ok(None);
+        }
+        if !self.usable(index, &child, id, below, &found.child)? {
+            return Ok(None);
+        }
+        let Some(child_slot) = self.lock_node(index, &child, Some(slot))? else {
+            return Ok(None);
+        };
+        self.unlock_unless_needed(index, slot);
+        if let Some(path) = self.paths.get_mut(index) {
+            path.set_slot(below, Some(child_slot));
+        }
+        let in_range = self.locks.get(child_slot).is_some_and(|n| n.covers(pos));
+        if !in_range {
+            btree.fill.report(format_args!(
+                "btree {id} level {below} node up to {}: does not reach down to {pos}",
+                found.child.get().key.pos
+            ));
+            return Err(Error::BtreeTopology.into());
+        }
+        Ok(Some(child_slot))
+    }
+
+    /// Locks `node` for read. If that means waiting, the lock of `parent` is given up first. `None`: it is not in the cache any more.
+    fn lock_node(
+        &mut self,
+        index: u8,
+        node: &Arc<Node>,
+        parent: Option<Slot>,
+    ) -> Result<Option<Slot>, TransError> {
+        let slot = match self.locks.reference(node) {
+            Ok(slot) => slot,
+            Err(e) => return Err(self.restart(e.into())),
+        };
+        let mut locked = self.locks.try_lock(slot, Mode::Read);
+        if locked == Ok(false) {
+            if let Some(parent) = parent {
+                self.unlock_unless_needed(index, parent);
+            }
+            locked = self.locks.lock(slot, Mode::Read).map(|()| true);
+        }
+        if let Err(e) = locked {
+            self.locks.put(slot);
+            return Err(self.restart(e.into()));
+        }
+        let head = node.shared();
+        if head.has(Flag::DEAD) {
+            self.locks.put(slot);
+            return Ok(None);
+        }
+        head.touch();
+        Ok(Some(slot))
+    }
+
+    /// Checks that `node` is read and is what `ptr` means. False: had to wait.
+    fn usable(
+        &mut self,
+        index: u8,
+        node: &Arc<Node>,
+        btree: bcachefs_format::BtreeId,
+        level: u8,
+        ptr: &PtrKey,
+    ) -> Result<bool, TransError> {
+        let head = node.shared();
+        if !head.has(Flag::READ_DONE) {
+            self.wait_for(index, node)?;
+            return Ok(false);
+        }
+        if let Some(e) = head.error() {
+            return Err(self.read_failed(e));
+        }
+        let (is, should) = (head.ptr.get(), ptr.get());
+        let mut same = head.btree == btree && head.level == level && is.key.pos == should.key.pos;
+        if let (Ok(a), Ok(b)) = (BtreePtr::parse(is), BtreePtr::parse(should)) {
+            same &= a.min_key == b.min_key;
+        }
+        if !same {
+            self.btree.fill.report(format_args!(
+                "btree {btree} level {level} node up to {}: the same node is also {head}",
+                should.key.pos
+            ));
+            return Err(Error::BtreeTopology.into());
+        }
+        Ok(true)
+    }
+
+    fn read_failed(&mut self, e: Error) -> TransError {
+        if e == Error::NoMem {
+            self.restart(Reason::FillMemory)
+        } else {
+            e.into()
+        }
+    }
+
+    /// Gives up all locks and waits for a read.
+    fn wait_for(&mut self, index: u8, node: &Arc<Node>) -> Result<(), TransError> {
+        self.locks.unlock_all();
+        node.shared().wait_read();
+        self.relock_held(Some(index), Reason::RelockAfterFill)?;
+        match node.shared().error() {
+            Some(e) => Err(self.read_failed(e)),
+            None => Ok(()),
+        }
+    }
+
+    fn prepare(
+        &mut self,
+        btree: bcachefs_format::BtreeId,
+        level: u8,
+        ptr: &PtrKey,
+        buffer: Buffer,
+    ) -> Result<Filling, Error> {
+        let flags = match buffer {
+            Buffer::Wait => self.gfp(),
+            Buffer::Now => GFP_NOWAIT | __GFP_NOWARN,
+        };
+        self.btree.fill.prepare(btree, level, ptr, buffer, flags)
+    }
+
+    /// Reads a node that is not in the cache and waits for it.
+    fn read_node(
+        &mut self,
+        index: u8,
+        btree: bcachefs_format::BtreeId,
+        level: u8,
+        ptr: &PtrKey,
+    ) -> Result<(), TransError> {
+        match self.prepare(btree, level, ptr, Buffer::Wait) {
+            Ok(Filling::Present(node)) => self.wait_for(index, &node),
+            Ok(Filling::Start(op)) => {
+                let Some(node) = op.node().cloned() else {
+                    return Ok(());
+                };
+                self.locks.unlock_all();
+                op.start();
+                self.wait_for(index, &node)
+            }
+            Err(e) => Err(self.read_failed(e)),
+        }
+    }
+
+    /// Reads a node and the ones after it, and waits for the first.
+    fn read_nodes(
+        &mut self,
+        index: u8,
+        level: u8,
+        ptr: &PtrKey,
+        ahead: &[Option<PtrKey>; AHEAD_MAX],
+    ) -> Result<(), TransError> {
+        let btree = self.path(index)?.btree;
+        let first = match self.prepare(btree, level, ptr, Buffer::Wait) {
+            Ok(filling) => filling,
+            Err(e) => return Err(self.read_failed(e)),
+        };
+        let more = self.prepare_ahead(btree, level, ahead);
+        self.locks.unlock_all();
+        // Those ahead have their buffers. They go first, for the other one may have to wait until they give them back.
+        more.into_iter().flatten().for_each(ReadOp::start);
+        let node = match first {
+            Filling::Present(node) => Some(node),
+            Filling::Start(op) => {
+                let node = op.node().cloned();
+                op.start();
+                node
+            }
+        };
+        match node {
+            Some(node) => self.wait_for(index, &node),
+            None => Ok(()),
+        }
+    }
+
+    /// Starts reading nodes that will be wanted. True if there were any: locks have been given up then.
+    fn read_ahead(
+        &mut self,
+        index: u8,
+        level: u8,
+        ahead: &[Option<PtrKey>; AHEAD_MAX],
+    ) -> Result<bool, TransError> {
+        let btree = self.path(index)?.btree;
+        let more = self.prepare_ahead(btree, level, ahead);
+        if more.iter().all(|op| op.is_none()) {
+            return Ok(false);
+        }
+        // Submitting may wait for the block layer.
+        self.locks.unlock_all();
+        more.into_iter().flatten().for_each(ReadOp::start);
+        self.relock_held(Some(index), Reason::RelockAfterFill)?;
+        Ok(true)
+    }
+
+    /// Puts those of the nodes into the cache that are not in it and that there is memory for.
+    fn prepare_ahead(
+        &mut self,
+        btree: bcachefs_format::BtreeId,
+        level: u8,
+        ahead: &[Option<PtrKey>; AHEAD_MAX],
+    ) -> [Option<KBox<ReadOp>>; AHEAD_MAX] {
+        let mut ops = [const { None }; AHEAD_MAX];
+        for (op, ptr) in ops.iter_mut().zip(ahead.iter().flatten()) {
+            let present = hash_key(ptr).is_ok_and(|h| self.btree.fill.cache.get(h).is_some());
+            if present {
+                continue;
+            }
+            if let Ok(Filling::Start(start)) = self.prepare(btree, level, ptr, Buffer::Now) {
+                *op = Some(start);
+            }
+        }
+        ops
+    }
+}
