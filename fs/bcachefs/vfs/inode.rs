@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Inodes: from their keys into the inode cache, and what stat says of them.
+
+use bcachefs_format::keys::{
+    inode::{time::UnixTime, FileType, Inode as Key, InodeFlags},
+    str_hash::StrHashInfo,
+};
+use kernel::{error::Result, prelude::*};
+use kfs::vfs::{
+    self, acl,
+    inode::{Flags, Kind, Operations, Table},
+    iomap::FiemapRequest,
+    stat::{Attributes, Stat},
+    xattr::Names,
+    InodeEntry, InodeRef, NewInode, SuperBlock, Timestamp,
+};
+
+use super::{
+    dir::{self, DIR_FILE},
+    file::{self, DATA, DATA_FILE},
+    mount::{Bcachefs, Mount},
+    xattr,
+};
+use crate::{
+    fs::{self, InodeId},
+    util::error::{self, Error},
+};
+
+/// An inode in the cache.
+pub(super) type Inode = vfs::Inode<Bcachefs>;
+
+/// Longest target of a symbolic link, in bytes: longer ones cannot be followed.
+const LINK_MAX: u64 = 4095;
+
+/// What an inode in the cache knows beside the VFS's own fields.
+pub struct InodeInfo {
+    /// Which inode it is.
+    pub id: InodeId,
+    /// Its key, as it was when the inode came into the cache.
+    pub key: Key,
+    /// How its names are hashed.
+    pub hash: StrHashInfo,
+}
+
+/// The operations of all types of inodes.
+pub(super) struct Ops;
+
+const INODE: Table<Bcachefs> = Table::new::<Ops>();
+
+/// The mount that `inode` belongs to.
+pub(super) fn mount(inode: &Inode) -> &Mount {
+    inode.super_block().data()
+}
+
+/// The inode `id`, from the cache or from its key. May sleep.
+///
+/// # Errors
+///
+/// What [`fs::inode::find`] says.
+pub(super) fn get(sb: &SuperBlock<Bcachefs>, id: InodeId) -> error::Result<InodeRef<'_, Bcachefs>> {
+    match sb.inode(id)? {
+        InodeEntry::Cached(inode) => Ok(inode),
+        InodeEntry::New(new) => load(sb.data(), id, new),
+    }
+}
+
+/// Fills in a new inode.
+fn load<'a>(
+    mount: &Mount,
+    id: InodeId,
+    mut new: NewInode<'a, Bcachefs>,
+) -> error::Result<InodeRef<'a, Bcachefs>> {
+    let key = mount.fs.btree.run(|t| fs::inode::find(t, id))?;
+    let hash = StrHashInfo::new(&key).ok_or(Error::InodeInvalid)?;
+    if key.size > vfs::MAX_FILE_POSITION {
+        return Err(Error::InodeInvalid);
+    }
+
+    let time = |stored| timestamp(mount.times.to_unix(stored));
+    new.set_number(id.inum);
+    new.set_permissions(key.mode.permissions());
+    new.set_owner(key.uid, key.gid);
+    new.set_links(key.nlink());
+    new.set_size(key.size);
+    new.set_blocks(key.sectors);
+    new.set_times(time(key.atime), time(key.mtime), time(key.ctime));
+    new.set_generation(key.generation);
+    let has = |flag| key.flags.contains(flag);
+    new.set_flags(Flags {
+        sync: has(InodeFlags::SYNC),
+        immutable: has(InodeFlags::IMMUTABLE),
+        append: has(InodeFlags::APPEND),
+        noatime: has(InodeFlags::NOATIME),
+    });
+
+    let (major, minor) = key.rdev();
+    let kind = match key.mode.file_type() {
+        FileType::DIR => Kind::Directory {
+            inode: INODE,
+            file: DIR_FILE,
+        },
+        FileType::REG => Kind::Regular {
+            inode: INODE,
+            file: DATA_FILE,
+            mapping: DATA,
+        },
+        FileType::LNK => Kind::Symlink { inode: INODE },
+        FileType::CHR => Kind::CharDevice {
+            inode: INODE,
+            major,
+            minor,
+        },
+        FileType::BLK => Kind::BlockDevice {
+            inode: INODE,
+            major,
+            minor,
+        },
+        FileType::FIFO => Kind::Fifo { inode: INODE },
+        FileType::SOCK => Kind::Socket { inode: INODE },
+        _ => return Err(Error::InodeInvalid),
+    };
+    Ok(new.finish(kind, InodeInfo { id, key, hash }))
+}
+
+fn timestamp(time: UnixTime) -> Timestamp {
+    Timestamp {
+        seconds: time.secs,
+        nanoseconds: time.nanos,
+    }
+}
+
+#[vtable]
+impl Operations for Ops {
+    type FileSystem = Bcachefs;
+
+    fn lookup<'a>(dir: &'a Inode, name: &[u8]) -> Result<Option<InodeRef<'a, Bcachefs>>> {
+        dir::lookup(dir, name).map_err(Error::errno)
+    }
+
+    fn link(inode: &Inode) -> Result<KVec<u8>> {
+        link(inode).map_err(Error::errno)
+    }
+
+    fn getattr(inode: &Inode, stat: &mut Stat<'_>) -> Result {
+        let (mount, info) = (mount(inode), inode.data());
+        stat.set_birth_time(timestamp(mount.times.to_unix(info.key.otime)));
+        stat.set_subvolume(info.id.subvol.into());
+        let block_bytes = mount.fs.sup.block_bytes();
+        stat.set_block_size(block_bytes);
+        if info.key.mode.is_reg() {
+            let align = file::direct_alignment(mount);
+            stat.set_direct_io_alignment(align, align);
+        }
+        let has = |flag| info.key.flags.contains(flag);
+        let table = [
+            (Attributes::IMMUTABLE, has(InodeFlags::IMMUTABLE)),
+            (Attributes::APPEND, has(InodeFlags::APPEND)),
+            (Attributes::NODUMP, has(InodeFlags::NODUMP)),
+        ];
+        let none = Attributes::none();
+        let known = table.iter().fold(none, |set, (a, _)| set.and(*a));
+        let present = table.iter().fold(none, |set, (a, on)| set.with(*a, *on));
+        stat.set_attributes(present, known);
+        Ok(())
+    }
+
+    fn listxattr(inode: &Inode, names: &mut Names<'_>) -> Result {
+        xattr::list(inode, names).map_err(Error::errno)
+    }
+
+    fn acl(inode: &Inode, kind: acl::Kind) -> Result<Option<acl::Entries>> {
+        xattr::acl(inode, kind).map_err(Error::errno)
+    }
+
+    fn fiemap(inode: &Inode, request: FiemapRequest<'_>) -> Result {
+        vfs::iomap::fiemap::<file::Data>(inode, request)
+    }
+}
+
+/// The target of a symbolic link.
+fn link(inode: &Inode) -> error::Result<KVec<u8>> {
+    let info = inode.data();
+    if info.key.size == 0 || info.key.size > LINK_MAX {
+        return Err(Error::InodeInvalid);
+    }
+    // Not more than LINK_MAX.
+    let len = info.key.size as usize;
+    let mut target = mount(inode).reader.read_bytes(info.id, 0, len)?;
+    if let Some(end) = target.iter().position(|b| *b == 0) {
+        target.truncate(end);
+    }
+    if target.is_empty() {
+        return Err(Error::InodeInvalid);
+    }
+    Ok(target)
+}

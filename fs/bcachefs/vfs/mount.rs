@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The file system type: mount options, superblocks, statfs.
+
+use bcachefs_format::keys::inode::TimeBase;
+use kernel::{error::Result, fmt, prelude::*, sync::Arc};
+use kfs::vfs::{
+    self,
+    context::{Log, MountFlags, MountPurpose},
+    export,
+    FileSystem, TypeFlags,
+    parameters::{Parameter, Spec, Value},
+    stat::FsStat,
+    super_block::{New, SuperBlock},
+    xattr::Prefix,
+    Inode, InodeRef,
+};
+
+use super::{
+    export::Handles,
+    inode::{self, InodeInfo},
+    option_xattr::{Effective, Explicit},
+    xattr::{Security, Trusted, User},
+};
+use crate::{
+    alloc::accounting::{self, Usage},
+    data::Reader,
+    fs::InodeId,
+    init::{self, Access, Filesystem, Options, Request},
+    show::Show,
+    util::{error::Error, log},
+};
+
+/// What `statfs` reports as the type.
+const MAGIC: u64 = 0xca45_1a4e;
+
+/// Bytes read ahead for each device.
+const READAHEAD_PER_DEVICE: usize = 256 << 10;
+
+/// Devices beyond which there is no more reading ahead.
+const READAHEAD_DEVICES_MAX: usize = 8;
+
+/// The file system type.
+pub struct Bcachefs;
+
+/// What a superblock holds.
+pub struct Mount {
+    /// What it shows of itself; goes first, as it refers to the rest.
+    _show: Show,
+    /// The filesystem.
+    pub fs: Arc<Filesystem>,
+    /// Reads its file data.
+    pub reader: Arc<Reader>,
+    /// How times are stored in it.
+    pub times: TimeBase,
+}
+
+/// Options being collected for a mount or a remount.
+pub struct Collected {
+    options: Options,
+    purpose: Purpose,
+}
+
+#[derive(Copy, Clone, PartialEq, Eq)]
+enum Purpose {
+    Mount,
+    Remount,
+}
+
+/// Messages of a mount in progress, on their way to the process that mounts.
+struct MountLog<'a, 'b>(&'a Log<'b>);
+
+impl log::Log for MountLog<'_, '_> {
+    fn line(&self, severity: log::Severity, text: fmt::Arguments<'_>) {
+        match severity {
+            log::Severity::Error => self.0.error(text),
+            log::Severity::Warning => self.0.warn(text),
+            log::Severity::Info => self.0.info(text),
+        }
+    }
+}
+
+#[vtable]
+impl FileSystem for Bcachefs {
+    type Data = KBox<Mount>;
+    type InodeData = InodeInfo;
+    type InodeKey = InodeId;
+    type Options = Collected;
+    type Identity = Request;
+
+    const NAME: &'static CStr = c"bcachefs";
+    const FLAGS: TypeFlags = TypeFlags::ALLOW_IDMAP.and(TypeFlags::LARGE_BLOCKS);
+    const PARAMETERS: &'static [Spec] = &[Spec::any()];
+    const XATTR: &'static [Prefix<Self>] = &[
+        Prefix::of::<User>(),
+        Prefix::of::<Trusted>(),
+        Prefix::of::<Security>(),
+        Prefix::of::<Explicit>(),
+        Prefix::of::<Effective>(),
+        Prefix::END,
+    ];
+    const EXPORT: Option<export::Table<Self>> = Some(export::Table::new::<Handles>());
+
+    fn hash(key: &InodeId) -> u64 {
+        // The inode cache mixes the bits.
+        key.inum ^ u64::from(key.subvol) << 40
+    }
+
+    fn new_options(purpose: MountPurpose<'_, Self>) -> Result<Collected> {
+        Ok(match purpose {
+            MountPurpose::Mount => Collected {
+                options: Options::default(),
+                purpose: Purpose::Mount,
+            },
+            MountPurpose::Reconfigure(sb) => Collected {
+                options: sb.data().fs.options,
+                purpose: Purpose::Remount,
+            },
+        })
+    }
+
+    fn parse_parameter(
+        collected: &mut Collected,
+        parameter: &Parameter<'_>,
+        log: &Log<'_>,
+    ) -> Result {
+        let text = match parameter.value {
+            Value::Raw(text) => text,
+            _ => None,
+        };
+        let name = parameter.name;
+        collected
+            .options
+            .parse(name, text, &MountLog(log))
+            .map_err(Error::errno)?;
+        if collected.purpose == Purpose::Remount {
+            log.warn(fmt!("option '{name}' has no effect on a mounted filesystem"));
+        }
+        Ok(())
+    }
+
+    fn identify(_: &mut Collected, source: Option<&CStr>, log: &Log<'_>) -> Result<Request> {
+        Request::new(source.unwrap_or(c""), &MountLog(log)).map_err(Error::errno)
+    }
+
+    fn is_same(existing: &Request, wanted: &Request) -> bool {
+        existing.covers(wanted)
+    }
+
+    fn fill_super(
+        sb: &SuperBlock<Self, New>,
+        collected: &mut Collected,
+        request: &Request,
+        flags: MountFlags,
+        log: &Log<'_>,
+    ) -> Result<KBox<Mount>> {
+        let access = if flags.is_read_only() {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        };
+        let fs = init::mount(request, collected.options, access, &MountLog(log))
+            .map_err(Error::errno)?;
+        let mount = Mount::new(fs).map_err(Error::errno)?;
+        let sup = &mount.fs.sup;
+
+        sb.set_magic(MAGIC);
+        sb.set_block_size(sup.block_bytes())?;
+        sb.set_max_bytes(vfs::MAX_FILE_POSITION);
+        sb.set_uuid(&sup.user_uuid.0);
+        sb.set_readahead(readahead_bytes(&mount.fs));
+        let per_second = i64::from(1_000_000_000 / mount.times.granularity().max(1)).max(1);
+        sb.set_time(
+            mount.times.granularity(),
+            i64::MIN / per_second + 1,
+            i64::MAX / per_second,
+        );
+        if sup.posix_acl() && !mount.fs.options.noacl {
+            sb.enable_acl();
+        }
+        Ok(KBox::new(mount, GFP_KERNEL)?)
+    }
+
+    fn root(sb: &SuperBlock<Self>) -> Result<InodeRef<'_, Self>> {
+        inode::get(sb, InodeId::ROOT).map_err(Error::errno)
+    }
+
+    fn reconfigure(
+        _: &SuperBlock<Self>,
+        _: &mut Collected,
+        flags: MountFlags,
+        log: &Log<'_>,
+    ) -> Result {
+        if flags.is_read_only() {
+            return Ok(());
+        }
+        log.error(fmt!("only read-only mounts are supported yet"));
+        Err(Error::ReadOnly.errno())
+    }
+
+    fn statfs(sb: &SuperBlock<Self>, _: &Inode<Self>) -> Result<FsStat> {
+        let fs = &sb.data().fs;
+        let usage = usage(fs).map_err(Error::errno)?;
+        let block_sectors = u64::from(fs.sup.block_sectors.max(1));
+        // As many inodes as the free space could hold, at 64 bytes each.
+        let more = usage.free().saturating_mul(8);
+        Ok(FsStat {
+            magic: MAGIC,
+            block_size: fs.sup.block_bytes(),
+            blocks: usage.capacity / block_sectors,
+            blocks_free: usage.free() / block_sectors,
+            blocks_available: usage.available() / block_sectors,
+            files: usage.inodes.saturating_add(more),
+            files_free: more,
+            id: fold_uuid(&fs.sup.user_uuid.0),
+            name_length: bcachefs_format::keys::dirent::NAME_MAX as u32,
+        })
+    }
+
+    fn show_options(sb: &SuperBlock<Self>, out: &mut dyn fmt::Write) -> Result {
+        let options = sb.data().fs.options;
+        out.write_fmt(format_args!("{options}"))
+            .map_err(|_| ENOMEM)
+    }
+
+    fn put_super(sb: &SuperBlock<Self>) {
+        // Reads hold on to the btree, which is shut down when the filesystem is dropped.
+        sb.data().reader.wait_idle();
+    }
+}
+
+impl Mount {
+    fn new(fs: Arc<Filesystem>) -> crate::util::error::Result<Mount> {
+        let name = kernel::str::CString::try_from_fmt(format_args!("{}", fs.sup))?;
+        let encoded_max = fs.sup.encoded_extent_max_sectors as usize * 512;
+        let reader = Reader::new(
+            name,
+            fs.btree.clone(),
+            fs.devices.clone(),
+            fs.counters.clone(),
+            encoded_max,
+        )?;
+        // The same 64 bits, whichever way they are read.
+        let base = fs.sup.time_base_ns as u64;
+        let times = TimeBase::new(base, fs.sup.time_precision_ns);
+        let show = Show::new(&fs)?;
+        Ok(Mount {
+            _show: show,
+            fs,
+            reader,
+            times,
+        })
+    }
+}
+
+/// How far to read ahead: what keeps every device busy, in whole extents.
+fn readahead_bytes(fs: &Filesystem) -> usize {
+    let extent = fs.sup.encoded_extent_max_sectors as usize * 512;
+    let devices = fs.devices.iter().count().clamp(1, READAHEAD_DEVICES_MAX);
+    (READAHEAD_PER_DEVICE * devices).max(2 * extent)
+}
+
+/// Space in use.
+fn usage(fs: &Filesystem) -> crate::util::error::Result<Usage> {
+    let options = fs.sup.raw()?.options()?;
+    fs.btree
+        .run(|t| accounting::usage(t, &fs.devices, &options))
+}
+
+/// A UUID as 64 bits: one half over the other.
+fn fold_uuid(uuid: &[u8; 16]) -> u64 {
+    let (low, high) = uuid.split_at(8);
+    let word = |half: &[u8]| half.iter().rev().fold(0, |w, b| w << 8 | u64::from(*b));
+    word(low) ^ word(high)
+}
