@@ -79,6 +79,22 @@ void kfs_bio_copy_in(struct bio *bio, size_t offset, const void *from, size_t le
 	}
 }
 
+void kfs_bio_copy_out(struct bio *bio, size_t offset, void *to, size_t len)
+{
+	struct bvec_iter iter = bio->bi_iter;
+
+	bio_advance_iter(bio, &iter, offset);
+	while (len) {
+		struct bio_vec bv = bio_iter_iovec(bio, iter);
+		size_t n = min_t(size_t, len, bv.bv_len);
+
+		memcpy_from_page(to, bv.bv_page, bv.bv_offset, n);
+		to += n;
+		len -= n;
+		bio_advance_iter(bio, &iter, n);
+	}
+}
+
 void kfs_bio_zero(struct bio *bio, size_t offset, size_t len)
 {
 	struct bvec_iter iter = bio->bi_iter;

@@ -32,7 +32,7 @@ pub trait Destination: Send + Sized + 'static {
     /// Zeroes `len` bytes at `offset`.
     fn zero(&mut self, offset: usize, len: usize) -> Result;
 
-    /// Whether [`inspect`](Self::inspect) works: nobody else can change the memory.
+    /// Whether nobody else can change the memory, so that what [`inspect`](Self::inspect) shows is what the device wrote.
     fn is_stable(&self) -> bool;
 
     /// Shows all bytes, piece by piece, in order.

@@ -129,8 +129,8 @@ pub trait Destination: PageSpan + Sized {
     /// Zeroes `length` bytes at `offset`.
     fn zero(&mut self, offset: usize, length: usize) -> Result;
 
-    /// Shows the bytes of a range, piece by piece: to verify in place what a device read. `EOPNOTSUPP` where the
-    /// bytes can change under the reader (the memory of a direct read): read elsewhere and copy then.
+    /// Shows the bytes of a range, piece by piece: to verify in place what a device read. The memory of a direct read can change
+    /// meanwhile: what looks wrong there is to be read again, elsewhere, before anything is made of it.
     fn inspect(&self, offset: usize, length: usize, f: &mut dyn FnMut(&[u8])) -> Result;
 
     /// Takes the first `length` bytes off, as a destination of its own. `length` must be a multiple of the block size,

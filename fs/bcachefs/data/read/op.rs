@@ -109,7 +109,7 @@ impl Op {
 
         let in_place = match choice.plan.how {
             How::Plain => true,
-            How::Whole => dest.is_stable() && !self.bounce,
+            How::Whole => !self.bounce,
             _ => false,
         };
         if in_place {
@@ -179,12 +179,12 @@ impl Op {
             }
             match verify_destination(&dest, &choice.ptr.crc) {
                 Ok(true) => dest.finish(Ok(())),
-                Ok(false) => {
+                Ok(false) if dest.is_stable() => {
                     op.checksum_error(&choice);
                     op.retry(dest)
                 }
-                Err(_) => {
-                    // The memory cannot be looked at after all: read the copy again, into a buffer.
+                // Somebody may have written to the memory, or it cannot be looked at now: read the copy again, into a buffer.
+                _ => {
                     op.bounce = true;
                     op.read_buffered(choice, dest)
                 }

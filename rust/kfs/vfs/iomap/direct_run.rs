@@ -5,7 +5,6 @@
 use super::Destination;
 use crate::{
     bindings,
-    errno::Errno,
     block::{BlockDevice, PageSpan, Segment},
 };
 use core::{mem::ManuallyDrop, ptr, ptr::NonNull};
@@ -20,6 +19,9 @@ use kernel::{
 
 /// Splits at whole sectors only.
 const SECTOR: u64 = 512;
+
+/// Bytes looked at in one go: what stays in the processor's nearest cache.
+const INSPECTED: usize = 4096;
 
 /// A bio that iomap made for a direct read, to be ended when the last run of it is finished.
 ///
@@ -62,7 +64,8 @@ unsafe fn end(bio: NonNull<bindings::bio>, error: i32) {
 
 /// The memory of a direct read, or a part of it, that is to be filled; see [`Destination`].
 ///
-/// It belongs to user space as a rule, which may read and write it at the same time. So what was read there cannot be verified there.
+/// It belongs to user space as a rule, which may read and write it at the same time: that a checksum does not match what is in
+/// it says nothing about the device.
 ///
 /// # Invariants
 ///
@@ -159,8 +162,25 @@ impl Destination for DirectRun {
         Ok(())
     }
 
-    fn inspect(&self, _offset: usize, _length: usize, _f: &mut dyn FnMut(&[u8])) -> Result {
-        Err(Errno::EOPNOTSUPP.into())
+    /// What is shown are copies of one moment: user space may write meanwhile.
+    fn inspect(&self, offset: usize, length: usize, f: &mut dyn FnMut(&[u8])) -> Result {
+        self.check(offset, length)?;
+        let mut copy = KVec::from_elem(0u8, length.min(INSPECTED), GFP_NOWAIT | __GFP_NOWARN)?;
+        let mut done = 0;
+        while done < length {
+            let size = (length - done).min(INSPECTED);
+            let Some(part) = copy.get_mut(..size) else {
+                return Err(EINVAL);
+            };
+            let at = self.start + offset + done;
+            // SAFETY: The range is inside the bio's memory; `part` is as long and nobody else's.
+            unsafe {
+                bindings::kfs_bio_copy_out(self.bio(), at, part.as_mut_ptr().cast(), size);
+            }
+            f(part);
+            done += size;
+        }
+        Ok(())
     }
 
     fn split_to(&mut self, length: usize) -> Result<Self> {
