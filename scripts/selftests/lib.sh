@@ -14,7 +14,7 @@ say() { printf '%s\n' "$*" >&2; }
 verdict() { if [ "$2" = 0 ]; then echo "ok $1"; else echo "not ok $1"; fi; }
 
 # vm OPTION… -- COMMAND…: a guest of the lane under test.
-vm() { "$TOP/scripts/vm" --lane "$LANE" "$@"; }
+vm() { "$TOP/scripts/vm" --lane "$LANE" ${SELFTEST_APPEND:+--append "$SELFTEST_APPEND"} "$@"; }
 
 # relay PREFIX FILE: passes the result lines a guest wrote on, names prefixed. A guest that died before its
 # last line (`done`) has failed whatever it did not get to.
