@@ -29,6 +29,16 @@ bool kfs_bdev_read_only(struct block_device *bdev)
 	return bdev_read_only(bdev);
 }
 
+bool kfs_bdev_can_discard(struct block_device *bdev)
+{
+	return bdev_max_discard_sectors(bdev) != 0;
+}
+
+int kfs_bdev_discard(struct block_device *bdev, sector_t sector, sector_t sectors)
+{
+	return blkdev_issue_discard(bdev, sector, sectors, GFP_NOFS);
+}
+
 struct kobject *kfs_bdev_kobj(struct block_device *bdev)
 {
 	return bdev_kobj(bdev);

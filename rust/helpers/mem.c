@@ -43,6 +43,16 @@ void kfs_memalloc_nofs_restore(unsigned int flags)
 	memalloc_nofs_restore(flags);
 }
 
+unsigned int kfs_memalloc_noreclaim_save(void)
+{
+	return memalloc_noreclaim_save();
+}
+
+void kfs_memalloc_noreclaim_restore(unsigned int flags)
+{
+	memalloc_noreclaim_restore(flags);
+}
+
 bool kfs_gfp_allows_fs(gfp_t gfp)
 {
 	return gfp & __GFP_FS;

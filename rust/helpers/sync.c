@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Sleepable RCU. */
+/* Sleepable RCU, events. */
 
 #include <linux/srcu.h>
+#include <linux/wait.h>
 
 int kfs_init_srcu_struct(struct srcu_struct *srcu)
 {
@@ -21,4 +22,17 @@ void kfs_srcu_read_unlock(struct srcu_struct *srcu, int index)
 void kfs_srcu_barrier(struct srcu_struct *srcu)
 {
 	srcu_barrier(srcu);
+}
+
+/* @count: how often it has happened. */
+void kfs_event_announce(struct wait_queue_head *queue, atomic_t *count)
+{
+	atomic_inc_return(count);
+	wake_up_all(queue);
+}
+
+bool kfs_event_wait(struct wait_queue_head *queue, atomic_t *count, int seen, unsigned int ms)
+{
+	return wait_event_timeout(*queue, atomic_read_acquire(count) != seen,
+				  msecs_to_jiffies(ms)) != 0;
 }

@@ -19,6 +19,7 @@ mod io_buf;
 mod number;
 mod plug;
 mod request;
+mod shared_buf;
 mod span;
 mod stats;
 mod sync;
@@ -30,6 +31,7 @@ pub use self::io_buf::{IoBuf, IoBufPool};
 pub use self::number::{lookup, DeviceNumber};
 pub use self::plug::plugged;
 pub use self::request::WriteFlags;
+pub use self::shared_buf::SharedBuf;
 pub use self::span::{PageSpan, Segment};
 pub use self::stats::IoStats;
 

@@ -26,6 +26,8 @@ macro_rules! codes {
 codes! {
     /// Too much was given.
     E2BIG,
+    /// It is in use.
+    EBUSY,
     /// Waiting would never end.
     EDEADLK,
     /// Too large.
@@ -40,10 +42,14 @@ codes! {
     ENODATA,
     /// There is no such device.
     ENODEV,
+    /// A signal came.
+    EINTR,
     /// There is nothing of that name.
     ENOENT,
     /// Out of memory.
     ENOMEM,
+    /// There is no room left.
+    ENOSPC,
     /// There is nothing at that place.
     ENXIO,
     /// This kind of object does not do that.

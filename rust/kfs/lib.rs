@@ -11,9 +11,12 @@ pub mod checksum;
 pub mod compress;
 pub mod errno;
 pub mod hash;
+pub mod list;
 pub mod mem;
+pub mod random;
 pub mod show;
 pub mod sync;
+pub mod time;
 pub mod vfs;
 pub mod work;
 

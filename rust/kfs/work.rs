@@ -4,6 +4,10 @@
 //!
 //! C header: [`include/linux/workqueue.h`](srctree/include/linux/workqueue.h)
 
+mod job;
+
+pub use self::job::Job;
+
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
@@ -44,8 +48,8 @@ pub enum Kind {
 
 /// A work queue that goes on working when memory is short: it has a thread of its own put aside (`WQ_MEM_RECLAIM`).
 ///
-/// It offers what [`Queue`] does, except for delayed items, whose timers it could not wait for: dropping it waits for the items
-/// in it. So it must not be dropped by one of them.
+/// It offers what [`Queue`] does, except for delayed items, whose timers it could not wait for ([`Job`] has them): dropping it
+/// waits for the items in it. So it must not be dropped by one of them.
 ///
 /// # Invariants
 ///

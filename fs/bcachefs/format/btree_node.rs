@@ -4,7 +4,7 @@
 //! A node is a region of fixed size holding a log of entries: a [`DiskBtreeNode`] first, then any
 //! number of [`DiskBtreeNodeEntry`], each starting at the next block boundary. Every entry carries a
 //! checksum and one bset. [`NodeEntry`] is the frame of one entry; [`NodeScan`] walks a whole node and
-//! applies every rule of reading; [`NodeWriter`] makes them.
+//! applies every rule of reading; [`NewEntry`] makes one entry, [`NodeWriter`] one after the other.
 
 mod scan;
 mod write;
@@ -23,12 +23,16 @@ use crate::packed::DiskBkeyFormat;
 use crate::pos::DiskBpos;
 
 pub use scan::{decrypt_node, AlreadyVerified, NodeHeader, NodeScan, NodeWant, ScannedBset};
-pub use write::{NewBset, NewNode, NodeWriter, WriteError};
+pub use write::{NewBset, NewEntry, NewNode, NodeWriter, WriteError};
 
 /// Bytes of a sector.
 pub const SECTOR_BYTES: usize = 512;
 /// Words of a sector.
 pub const SECTOR_U64S: usize = SECTOR_BYTES / 8;
+/// Words of the header of a node's first entry.
+pub const NODE_HEADER_U64S: usize = FIRST_BYTES / 8;
+/// Words of the header of a later entry.
+pub const ENTRY_HEADER_U64S: usize = LATER_BYTES / 8;
 /// Most levels a btree can have.
 pub const BTREE_MAX_DEPTH: u8 = 4;
 
@@ -165,18 +169,36 @@ impl<'a> NodeEntry<'a> {
     /// the node.
     pub fn at(words: &'a [u64], offset_sectors: u32, block_sectors: u16) -> Result<Self, Invalid> {
         let base = (offset_sectors as usize).saturating_mul(SECTOR_BYTES);
+        let tail = words
+            .get((offset_sectors as usize).saturating_mul(SECTOR_U64S)..)
+            .ok_or_else(|| {
+                Invalid::new(
+                    ErrorId::BSET_PAST_END_OF_BTREE_NODE,
+                    "entry starts past the end of its node",
+                    base,
+                    base as u64,
+                    words.len() as u64 * 8,
+                )
+            })?;
+        Self::alone(tail, offset_sectors, block_sectors)
+    }
+
+    /// The entry that `tail` starts with, which belongs at `offset_sectors` of its node.
+    pub fn alone(
+        tail: &'a [u64],
+        offset_sectors: u32,
+        block_sectors: u16,
+    ) -> Result<Self, Invalid> {
+        let base = (offset_sectors as usize).saturating_mul(SECTOR_BYTES);
         let past_end = |what, got: usize| {
             Invalid::new(
                 ErrorId::BSET_PAST_END_OF_BTREE_NODE,
                 what,
                 base,
                 got as u64,
-                words.len() as u64 * 8,
+                base as u64 + tail.len() as u64 * 8,
             )
         };
-        let tail = words
-            .get((offset_sectors as usize).saturating_mul(SECTOR_U64S)..)
-            .ok_or_else(|| past_end("entry starts past the end of its node", base))?;
         let short = || past_end("entry header extends past the end of its node", base);
         let bytes = tail.as_bytes();
         let (first, bset, csum, header) = if offset_sectors == 0 {

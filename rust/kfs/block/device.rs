@@ -8,7 +8,7 @@ use super::{stats, DeviceName, DeviceNumber, IoError, IoStats, Op, Status, SECTO
 use crate::bindings;
 use core::{ops::Range, ptr::NonNull};
 use kernel::{
-    error::from_err_ptr,
+    error::{from_err_ptr, to_result},
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
@@ -42,7 +42,7 @@ pub struct BlockDevice {
     bdev: NonNull<bindings::block_device>,
     holder: KBox<Holder>,
     name: DeviceName,
-    access: Access,
+    writable: Atomic<bool>,
     pub(super) counters: stats::Counters,
 }
 
@@ -99,14 +99,27 @@ impl BlockDevice {
             holder,
             // SAFETY: Open, hence valid.
             name: unsafe { DeviceName::of(bdev.as_ptr()) },
-            access,
+            writable: Atomic::new(false),
             counters: stats::Counters::new(),
         };
-        // SAFETY: As above.
-        if access == Access::ReadWrite && unsafe { bindings::kfs_bdev_read_only(bdev.as_ptr()) } {
+        device.set_access(access)?;
+        Ok(Arc::new(device, GFP_KERNEL)?)
+    }
+
+    /// Changes what the device may be used for from now on: what was opened for reading may be written, or no longer. Any
+    /// context. That the device is held exclusively does not change.
+    ///
+    /// # Errors
+    ///
+    /// `EROFS` if the device cannot be written.
+    pub fn set_access(&self, access: Access) -> Result {
+        let writable = access == Access::ReadWrite;
+        // SAFETY: By the type invariant, the device is open.
+        if writable && unsafe { bindings::kfs_bdev_read_only(self.bdev.as_ptr()) } {
             return Err(EROFS);
         }
-        Ok(Arc::new(device, GFP_KERNEL)?)
+        self.writable.store(writable, Relaxed);
+        Ok(())
     }
 
     /// The kernel's name for the device.
@@ -132,9 +145,13 @@ impl BlockDevice {
         unsafe { bindings::kfs_bdev_logical_block_size(self.bdev.as_ptr()) }
     }
 
-    /// What the device was opened for.
+    /// What the device may be used for.
     pub fn access(&self) -> Access {
-        self.access
+        if self.writable.load(Relaxed) {
+            Access::ReadWrite
+        } else {
+            Access::ReadOnly
+        }
     }
 
     /// Whether the device has been removed; transfers fail from then on.
@@ -145,6 +162,34 @@ impl BlockDevice {
     /// How much has been transferred, and how long it took.
     pub fn stats(&self) -> IoStats {
         self.counters.read_all()
+    }
+
+    /// Whether the device has a use for [`discard`](Self::discard).
+    pub fn can_discard(&self) -> bool {
+        // SAFETY: By the type invariant, the device is open.
+        unsafe { bindings::kfs_bdev_can_discard(self.bdev.as_ptr()) }
+    }
+
+    /// Tells the device that what is in `sectors` sectors from `sector` on is not needed any more. What is read
+    /// there afterwards is unspecified. Sleeps until that is done; allocates without entering file systems.
+    ///
+    /// # Errors
+    ///
+    /// `EOPNOTSUPP` for a device that has no use for it, `EROFS` for one that was opened for reading only, `ERANGE` beyond its end; those
+    /// of the device.
+    pub fn discard(&self, sector: u64, sectors: u64) -> Result {
+        if self.access() == Access::ReadOnly {
+            return Err(EROFS);
+        }
+        if self.is_dead() {
+            return Err(ENODEV);
+        }
+        match sector.checked_add(sectors) {
+            Some(end) if end <= self.size_sectors() => {}
+            _ => return Err(ERANGE),
+        }
+        // SAFETY: By the type invariant, the device is open.
+        to_result(unsafe { bindings::kfs_bdev_discard(self.bdev.as_ptr(), sector, sectors) })
     }
 
     pub(crate) fn as_raw(&self) -> *mut bindings::block_device {
@@ -175,11 +220,14 @@ impl BlockDevice {
         range: &Range<usize>,
         len: usize,
     ) -> Result<(), Status> {
-        if op != Op::Read && self.access == Access::ReadOnly {
+        if op != Op::Read && self.access() == Access::ReadOnly {
             return Err(Status::ReadOnly);
         }
         if self.is_dead() {
             return Err(Status::Dead);
+        }
+        if op == Op::Flush {
+            return Ok(());
         }
         if range.start > range.end || range.end > len {
             return Err(Status::OutOfRange);

@@ -171,6 +171,7 @@ impl BlockDevice {
         S: PageSpan,
         F: FnOnce(Result<(), IoError>, S) + Send + 'static,
     {
+        const { assert!(S::WRITABLE) };
         let transfer = Transfer {
             op: Op::Read,
             flags: WriteFlags::NONE,
@@ -200,6 +201,35 @@ impl BlockDevice {
             range,
         };
         start(self, set, transfer, span, done);
+    }
+
+    /// Starts making everything durable whose writing was complete before this call; calls `done` when that is so or has failed.
+    /// Otherwise as [`read`](Self::read).
+    pub fn start_flush<F>(self: &Arc<Self>, set: &Arc<BioSet>, done: F)
+    where
+        F: FnOnce(Result<(), IoError>) + Send + 'static,
+    {
+        let transfer = Transfer {
+            op: Op::Flush,
+            flags: WriteFlags::PREFLUSH,
+            sector: 0,
+            range: 0..0,
+        };
+        start(self, set, transfer, NoData, |result, NoData| done(result));
+    }
+}
+
+/// What a flush transfers.
+struct NoData;
+
+// SAFETY: There are no segments.
+unsafe impl PageSpan for NoData {
+    fn span_len(&self) -> usize {
+        0
+    }
+
+    fn segment(&self, _offset: usize) -> Option<super::Segment> {
+        None
     }
 }
 
@@ -281,6 +311,18 @@ unsafe fn submit<S: PageSpan>(
     let (device, set, op) = unsafe { (&(*raw).device, &(*raw).set, (*raw).op) };
     // SAFETY: As above.
     let mut position = unsafe { (*raw).sector };
+    if op == Op::Flush {
+        // SAFETY: Set and device are valid. The bio is ours until it is submitted, `bio_done` gives it and the count back.
+        // A bio without segments may be a flush, as its flags say.
+        unsafe {
+            let bio = bindings::kfs_bio_alloc(set.as_raw(), device.as_raw(), 0, true, bits);
+            (*bio).bi_private = raw.cast();
+            (*bio).bi_end_io = Some(bio_done);
+            (*raw).pending.add(1, Relaxed);
+            bindings::submit_bio(bio);
+        }
+        return Ok(());
+    }
     let mask = device.block_mask();
     let mut at = range.start;
     while at < range.end {

@@ -60,8 +60,12 @@ impl Segment {
 ///
 /// From the call of [`segment`](Self::segment) until the value is dropped or changed through `&mut self`, the memory of
 /// the segments stays allocated and pinned, and may be read and written by a device: no Rust reference to it is
-/// in use meanwhile, unless made from `&self` or `&mut self`.
+/// in use meanwhile, unless made from `&self` or `&mut self`. If it is not [`WRITABLE`](Self::WRITABLE), it may be read by a device
+/// only, and shared references may be in use.
 pub unsafe trait PageSpan: Send + 'static {
+    /// Whether a device may write to it.
+    const WRITABLE: bool = true;
+
     /// The length in bytes.
     fn span_len(&self) -> usize;
 

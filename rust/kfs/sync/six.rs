@@ -29,6 +29,6 @@ mod tests;
 mod waiter;
 
 pub use graph::Graph;
-pub use lock::{Busy, Exclusive, SixLock};
+pub use lock::{Busy, Exclusive, Seat, SixLock};
 pub use raw::Mode;
 pub use set::{LockError, LockSet, Patience, Slot};

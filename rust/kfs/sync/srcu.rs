@@ -107,6 +107,13 @@ pub struct SrcuGuard<'a> {
     _task: NotThreadSafe,
 }
 
+impl SrcuGuard<'_> {
+    /// The domain of the section.
+    pub(super) fn domain(&self) -> *const Srcu {
+        self.srcu
+    }
+}
+
 impl Drop for SrcuGuard<'_> {
     #[inline]
     fn drop(&mut self) {

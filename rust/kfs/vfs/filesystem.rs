@@ -125,6 +125,17 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Before the filesystem is frozen (`fsfreeze`, snapshots of the device): makes everything durable, and changes nothing from its
+    /// return to [`thaw`](Self::thaw). Processes that would write through the VFS are held back by it.
+    fn freeze(_sb: &SuperBlock<Self>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// After [`freeze`](Self::freeze): changes are possible again.
+    fn thaw(_sb: &SuperBlock<Self>) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Called at unmount after the last inode is gone and before [`Data`](Self::Data) is dropped.
     fn put_super(_sb: &SuperBlock<Self>) {
         build_error!(VTABLE_DEFAULT_ERROR)

@@ -22,6 +22,8 @@ impl<T: FileSystem> Callbacks<T> {
         put_super: Some(Self::put_super),
         statfs: Some(Self::statfs),
         sync_fs: if T::HAS_SYNC { Some(Self::sync_fs) } else { None },
+        freeze_fs: if T::HAS_FREEZE { Some(Self::freeze_fs) } else { None },
+        unfreeze_fs: if T::HAS_THAW { Some(Self::unfreeze_fs) } else { None },
         show_options: if T::HAS_SHOW_OPTIONS { Some(Self::show_options) } else { None },
         show_devname: if T::HAS_SHOW_DEVICE_NAME { Some(Self::show_devname) } else { None },
         ..pin_init::zeroed()
@@ -68,6 +70,28 @@ impl<T: FileSystem> Callbacks<T> {
         from_result(|| {
             // SAFETY: The superblock is mounted.
             T::sync(unsafe { SuperBlock::from_raw(sb) }, wait != 0)?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See `statfs`; `s_umount` is held.
+    unsafe extern "C" fn freeze_fs(sb: *mut bindings::super_block) -> i32 {
+        from_result(|| {
+            // SAFETY: The superblock is mounted.
+            T::freeze(unsafe { SuperBlock::from_raw(sb) })?;
+            Ok(0)
+        })
+    }
+
+    /// # Safety
+    ///
+    /// See `freeze_fs`.
+    unsafe extern "C" fn unfreeze_fs(sb: *mut bindings::super_block) -> i32 {
+        from_result(|| {
+            // SAFETY: The superblock is mounted.
+            T::thaw(unsafe { SuperBlock::from_raw(sb) })?;
             Ok(0)
         })
     }

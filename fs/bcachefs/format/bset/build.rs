@@ -3,9 +3,13 @@
 
 use core::fmt;
 
+use super::PackedRef;
 use crate::bkey::{Bkey, KeyRef, BKEY_U64S};
 use crate::packed::BkeyFormat;
 use crate::pos::Bpos;
+
+/// The bit of a key's first word that is never set on disk.
+const NEEDS_WHITEOUT: u64 = 1 << 15;
 
 /// Why a key could not be added.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -70,6 +74,15 @@ impl<'a> BsetBuilder<'a> {
         }
         self.last = Some(header.pos);
         Ok(())
+    }
+
+    /// Adds a key as it is, which must be in the builder's format and above the key added before; neither is checked. The hint that
+    /// an older bset holds a key at its position is left out.
+    pub fn push_packed(&mut self, key: PackedRef<'_>) -> Result<(), PushError> {
+        let Some((first, rest)) = key.words().split_first() else {
+            return Err(PushError::BadLength);
+        };
+        self.append(&[*first & !NEEDS_WHITEOUT], rest)
     }
 
     fn append(&mut self, header: &[u64], value: &[u64]) -> Result<(), PushError> {

@@ -158,6 +158,11 @@ impl<'a> JsetBuilder<'a> {
         JsetBuilder { words, used: 0 }
     }
 
+    /// Goes on with an entry of which `used` words of records are there already, behind the room for the header.
+    pub fn resume(words: &'a mut [u64], used: usize) -> Self {
+        JsetBuilder { words, used }
+    }
+
     /// Adds records through `fill`. What it added stays only if it succeeds.
     pub fn records<R>(
         &mut self,
@@ -194,8 +199,7 @@ impl<'a> JsetBuilder<'a> {
                         0
                     },
             ),
-            // At most JSET_BYTES_MAX / 8.
-            u64s: U32::new(self.used as u32),
+            u64s: U32::new(u32::try_from(self.used).map_err(|_| JsetError::NoSpace)?),
             read_clock: U16::ZERO,
             write_clock: U16::ZERO,
             last_seq: U64::new(jset.last_seq.unwrap_or(0)),

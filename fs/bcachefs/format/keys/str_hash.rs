@@ -10,6 +10,7 @@
 use core::fmt;
 
 use crate::keys::inode::Inode;
+use crate::sb::options::StrHashOpt;
 
 mod sha256;
 mod siphash;
@@ -27,6 +28,15 @@ impl StrHashType {
     pub const SIPHASH_OLD: Self = Self(2);
     /// SipHash-2-4, its key the seed.
     pub const SIPHASH: Self = Self(3);
+
+    /// What is written where the filesystem's option is `option`.
+    pub const fn for_new(option: StrHashOpt) -> Self {
+        match option {
+            StrHashOpt::CRC32C => Self::CRC32C,
+            StrHashOpt::CRC64 => Self::CRC64,
+            _ => Self::SIPHASH,
+        }
+    }
 
     /// Whether the number is defined.
     pub const fn is_known(self) -> bool {

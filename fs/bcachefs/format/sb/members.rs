@@ -175,6 +175,34 @@ impl Member {
             .saturating_mul(self.bucket_size.get().into())
     }
 
+    /// Notes that btree nodes may lie in sectors `start..end`. The map gets coarser when it does not reach as far.
+    pub fn cover_bitmap(&mut self, start: u64, end: u64) {
+        let mut shift = u32::from(self.btree_bitmap_shift).min(57);
+        let mut map = self.btree_allocated_bitmap.get();
+        while shift < 57 && end.saturating_sub(1) >> shift >= 64 {
+            // Every bit stands for what two stood for.
+            let mut coarser = 0;
+            for bit in 0..64 {
+                coarser |= (map >> bit & 1) << (bit / 2);
+            }
+            map = coarser;
+            shift += 1;
+        }
+        let last = (end.saturating_sub(1) >> shift).min(63);
+        for bit in (start >> shift)..=last {
+            map |= 1 << bit;
+        }
+        self.btree_bitmap_shift = shift as u8;
+        self.btree_allocated_bitmap = U64::new(map);
+    }
+
+    /// Sets whether the freespace btree covers this device.
+    pub fn set_freespace_initialized(&mut self, on: bool) {
+        let bit = 1 << 30;
+        let flags = self.flags.get();
+        self.flags = U64::new(if on { flags | bit } else { flags & !bit });
+    }
+
     /// Whether btree nodes may lie in sectors `start..end`.
     pub fn bitmap_covers(&self, start: u64, end: u64) -> bool {
         let shift = u32::from(self.btree_bitmap_shift).min(63);
@@ -340,5 +368,22 @@ pub fn encode(field_type: FieldType, members: &[Member], payload: &mut [u8]) {
         for (to, from) in slot.iter_mut().zip(member.as_bytes()) {
             *to = *from;
         }
+    }
+}
+
+/// Replaces member `dev` in the payload of a field of type members_v2, whose members may be longer than this version knows:
+/// what is beyond stays. `false` if there is no room for it.
+pub fn replace(payload: &mut [u8], dev: u8, member: &Member) -> bool {
+    let stride = match *payload {
+        [lo, hi, ..] => usize::from(u16::from_le_bytes([lo, hi])),
+        _ => 0,
+    };
+    let at = V2_ENTRIES_AT - FIELD_HEADER_BYTES + usize::from(dev) * stride;
+    match payload.get_mut(at..at + MEMBER_BYTES) {
+        Some(slot) if stride >= MEMBER_BYTES => {
+            slot.copy_from_slice(member.as_bytes());
+            true
+        }
+        _ => false,
     }
 }

@@ -6,9 +6,14 @@ use super::raw::{Mode, Raw};
 use core::{
     cell::UnsafeCell,
     fmt,
+    mem::MaybeUninit,
     ops::{Deref, DerefMut},
 };
-use kernel::{prelude::*, sync::Arc};
+use kernel::{
+    alloc::AllocError,
+    prelude::*,
+    sync::{Arc, UniqueArc},
+};
 
 /// Data of type `T` that is accessed through a [`super::LockSet`] (or an [`Exclusive`]), and a part of type
 /// `S` that can be looked at without the lock.
@@ -26,6 +31,28 @@ unsafe impl<T: Send, S: Send> Send for SixLock<T, S> {}
 // SAFETY: The data is handed out as `&T` to those who hold read or intent, possibly several at a time, hence `T: Sync`;
 // and as `&mut T` to one who holds write, on whatever task that is, hence `T: Send`. `S` is shared anyway.
 unsafe impl<T: Send + Sync, S: Sync> Sync for SixLock<T, S> {}
+
+/// Memory for a lock, for those who need one when they cannot wait for memory.
+pub struct Seat<T, S = ()>(UniqueArc<MaybeUninit<SixLock<T, S>>>);
+
+impl<T, S> Seat<T, S> {
+    /// Allocates with `flags`.
+    pub fn new(flags: kernel::alloc::Flags) -> Result<Self, AllocError> {
+        Ok(Seat(UniqueArc::new_uninit(flags)?))
+    }
+
+    /// Makes a lock of it that is born held for write by the [`Exclusive`] returned. Does not sleep.
+    pub fn occupy<E>(self, data: T, shared: impl PinInit<S, E>) -> Result<Exclusive<T, S>, E>
+    where
+        E: From<core::convert::Infallible>,
+    {
+        let lock = self
+            .0
+            .pin_init_with(SixLock::with_raw(Raw::new_exclusive(), data, shared))?;
+        // INVARIANT: Born held.
+        Ok(Exclusive { lock: lock.into() })
+    }
+}
 
 /// Why a lock could not be taken exclusively.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]

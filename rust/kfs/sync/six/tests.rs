@@ -4,7 +4,7 @@
 
 use crate::work::{Kind, WorkQueue};
 
-use super::{Busy, Graph, LockError, LockSet, Mode, SixLock};
+use super::{Busy, Graph, LockError, LockSet, Mode, Seat, SixLock};
 use kernel::{
     prelude::*,
     sync::{
@@ -316,6 +316,28 @@ pub(super) fn stress() -> Result {
     Ok(())
 }
 
+/// A lock made in memory got before is held by who made it, and an ordinary one after that.
+fn seat() -> Result {
+    let seat = Seat::new(GFP_KERNEL)?;
+    let made: core::result::Result<_, core::convert::Infallible> = seat.occupy([1, 2], 9u32);
+    let mut mine = match made {
+        Ok(mine) => mine,
+        Err(never) => match never {},
+    };
+    let lock: Arc<Lock> = mine.lock().clone();
+    check!(matches!(lock.try_exclusive(), Err(Busy::Other)));
+    check!(*lock.shared() == 9);
+    if let Some(word) = mine.get_mut(1) {
+        *word = 7;
+    }
+    drop(mine);
+    let mut locks = Locks::new(Graph::new()?, 2)?;
+    let slot = locks.reference(&lock).map_err(|_| EINVAL)?;
+    check!(locks.try_lock(slot, Mode::Write) == Ok(true));
+    check!(locks.get(slot) == Some(&[1, 7]));
+    Ok(())
+}
+
 #[kernel::macros::kunit_tests(kfs_six)]
 mod suite {
     use kernel::prelude::*;
@@ -328,6 +350,11 @@ mod suite {
     #[test]
     fn capacity() -> Result {
         super::capacity()
+    }
+
+    #[test]
+    fn seat() -> Result {
+        super::seat()
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! What is built is read back the same, for random content.
 
 use bcachefs_format::bkey::{Bversion, KeyType};
-use bcachefs_format::bset::PushError;
+use bcachefs_format::bset::{BsetBuilder, Keys, PushError};
 use bcachefs_format::btree_node::{
-    decrypt_node, AlreadyVerified, NewBset, NewNode, NodeScan, NodeWant, NodeWriter, WriteError,
+    decrypt_node, AlreadyVerified, NewBset, NewEntry, NewNode, NodeScan, NodeWant, NodeWriter,
+    WriteError,
 };
 use bcachefs_format::checksum::{Checksummer, Cipher, CsumType};
 use bcachefs_format::features::Features;
@@ -165,6 +166,77 @@ fn nodes() {
         // A pointer that does not know the length finds the same.
         want.sectors_written = 0;
         assert_eq!(read(want), sets);
+    }
+}
+
+/// An entry made in a buffer of its own, from packed keys with hints, is what the same keys become in the node.
+#[test]
+fn entries_alone() {
+    let mut r = Random::new(17);
+    let host = Host::with_key([9; 32]);
+    for round in 0..200 {
+        let csum_type = CsumType(CSUM_TYPES[round % 8]);
+        let n = 1 + r.below(60);
+        let keys = random_keys(&mut r, n);
+        let mut calc = FormatCalc::new();
+        // Some stay unpacked.
+        keys.iter().take(n / 2).for_each(|k| calc.add_key(&k.key));
+        let format = calc.finish();
+        let node = NewNode {
+            magic: 0x1234,
+            btree: BtreeId(2),
+            level: 0,
+            generation: 7,
+            min_key: Bpos::POS_MIN,
+            max_key: Bpos::SPOS_MAX,
+            format,
+        };
+        let bset = NewBset {
+            seq: 77,
+            journal_seq: 5,
+            csum_type,
+            version: Version::CURRENT,
+        };
+        let mut words = vec![0xdead_u64; 64 * 64];
+        let mut writer = NodeWriter::new(&mut words, 4, 0);
+        let refs = || keys.iter().map(OwnedKey::as_ref);
+        let first = writer
+            .write_first(&node, &bset, refs(), &host, Some(&host))
+            .unwrap() as usize;
+        let later = writer
+            .append(&format, &bset, refs(), &host, Some(&host))
+            .unwrap() as usize;
+
+        let mut hinted = Vec::new();
+        for k in refs() {
+            let header = Bkey {
+                needs_whiteout: r.below(2) == 0,
+                ..k.key
+            };
+            match format.pack(&header) {
+                Some(p) => hinted.extend_from_slice(p.words()),
+                None => hinted.extend_from_slice(&header.to_words()),
+            }
+            hinted.extend_from_slice(k.value);
+        }
+        let set = Keys::new(&hinted);
+        let fill = |b: &mut BsetBuilder<'_>| {
+            set.iter(&format).try_for_each(|(_, key)| b.push_packed(key))
+        };
+        let mut alone = vec![0xbeef_u64; 64 * 64];
+        let entry = NewEntry::first(&mut alone, 4, &node, &bset, fill).unwrap();
+        assert_eq!(entry.u64s(), hinted.len());
+        assert_eq!(entry.seal(&host, Some(&host)).unwrap() as usize, first);
+        assert_eq!(alone[..first * 64], words[..first * 64]);
+        let entry =
+            NewEntry::later(&mut alone, 4, first as u32, &format, &bset, fill).unwrap();
+        entry.entry().unwrap().keys().validate_order(&format).unwrap();
+        assert_eq!(entry.seal(&host, Some(&host)).unwrap() as usize, later);
+        assert_eq!(alone[..later * 64], words[first * 64..(first + later) * 64]);
+        // A buffer that is too short.
+        let mut short = vec![0; hinted.len() + 4];
+        let refused = NewEntry::later(&mut short, 4, 4, &format, &bset, fill);
+        assert!(refused.is_err());
     }
 }
 
