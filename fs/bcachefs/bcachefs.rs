@@ -29,7 +29,12 @@ pub mod data;
 
 pub mod fs;
 
+pub mod recovery;
+
 pub mod init;
+
+#[cfg(bcachefs_tests)]
+pub mod tests;
 
 pub mod show;
 

@@ -9,12 +9,16 @@
 //! | [`node`] | keys of a node in memory: loading, searching, walking |
 //! | [`cache`] | nodes in memory, and taking them out |
 //! | [`fill`], [`source`] | bringing nodes into memory, from whatever copy is good |
+//! | [`write`] | bringing changes of nodes to the devices |
+//! | `write_buffer` | keys that are journalled now and put into nodes later |
 //! | [`trans`] | attempts, restarts, buffers |
 //! | `path` | ways from roots to positions |
 //! | [`iter`] | keys and slots, forwards and backwards, as a snapshot sees them |
 
 pub mod cache;
+pub mod engine;
 pub mod fill;
+mod interior;
 pub mod iter;
 pub mod node;
 mod path;
@@ -22,9 +26,13 @@ mod report;
 mod roots;
 pub mod show;
 pub mod source;
+pub mod space;
 #[cfg(bcachefs_kunit)]
-mod tests;
+pub(crate) mod tests;
 pub mod trans;
+pub mod triggers;
+pub mod write;
+mod write_buffer;
 
 pub use fill::Geometry;
 pub use iter::{Iter, IterFlags};
@@ -38,9 +46,14 @@ use crate::{
         error::Result,
     },
 };
-use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, version::Version, BtreeId};
+use bcachefs_format::{
+    btree_node::BTREE_MAX_DEPTH, checksum::CsumType, version::Version, Bkey, BtreeId, KeyType,
+};
 use cache::Cache;
+use engine::Engine;
 use fill::Fill;
+use interior::Interior;
+use write_buffer::WriteBuffer;
 use kernel::{
     c_str,
     prelude::*,
@@ -57,12 +70,16 @@ use kfs::{
 use roots::Roots;
 use source::{DeviceSource, NodeSource};
 use trans::{buffer::Buffers, Inject};
+use write::Writer;
 
 /// Which snapshot sees the keys of which.
 pub trait Ancestry: Send + Sync {
     /// Whether a key in snapshot `ancestor` is seen from snapshot `id`, unless something nearer hides it: whether they are
     /// the same, or `ancestor` is above `id`. Does not sleep.
     fn is_ancestor(&self, id: u32, ancestor: u32) -> bool;
+
+    /// Whether snapshot `id` has children. Does not sleep.
+    fn is_internal(&self, id: u32) -> bool;
 }
 
 /// What the btrees need to know of the filesystem.
@@ -77,6 +94,8 @@ pub struct Config {
     pub version: u16,
     /// Oldest version of metadata on disk.
     pub version_min: u16,
+    /// Type of the checksums of nodes that are written.
+    pub metadata_csum: CsumType,
     /// What messages call the filesystem.
     pub name: CString,
 }
@@ -88,7 +107,17 @@ pub struct Btree {
     keys: JournalKeys,
     /// For each btree, the levels at which the journal has keys.
     overlaid: [u8; 64],
+    /// The journal has been replayed: nodes have it all.
+    replayed: Atomic<u32>,
+    /// A bit for each btree on which the journal's keys are not laid any more.
+    uncovered: Atomic<u64>,
     ancestry: SetOnce<Arc<dyn Ancestry>>,
+    engine: SetOnce<Engine>,
+    writer: SetOnce<Arc<Writer>>,
+    /// What nodes are written to.
+    devices: Option<Arc<Devices>>,
+    interior: Pin<KBox<Interior>>,
+    write_buffer: Pin<KBox<WriteBuffer>>,
     counters: Arc<Counters>,
     buffers: Arc<Buffers>,
     /// Held by every transaction; for what must outlive those that may still look at it.
@@ -96,6 +125,9 @@ pub struct Btree {
     inject: Inject,
     checks: Atomic<u32>,
     shut_down: Atomic<u32>,
+    /// What stands for the journal, and the rest of the engine, in tests.
+    #[cfg(bcachefs_kunit)]
+    memory: SetOnce<tests::memory::Memory>,
     _shrinker: Shrinker<Cache>,
 }
 
@@ -109,14 +141,24 @@ impl Btree {
     ) -> Result<Arc<Self>> {
         let node_bytes = config.node_sectors as usize * 512;
         let source: KBox<dyn NodeSource> =
-            KBox::new(DeviceSource::new(devices, node_bytes)?, GFP_KERNEL)?;
-        Self::with_source(config, source, start, counters)
+            KBox::new(DeviceSource::new(devices.clone(), node_bytes)?, GFP_KERNEL)?;
+        Self::with(config, source, Some(devices), start, counters)
     }
 
     /// The same over any source of nodes.
     pub fn with_source(
         config: Config,
         source: KBox<dyn NodeSource>,
+        start: StartState,
+        counters: Arc<Counters>,
+    ) -> Result<Arc<Self>> {
+        Self::with(config, source, None, start, counters)
+    }
+
+    fn with(
+        config: Config,
+        source: KBox<dyn NodeSource>,
+        devices: Option<Arc<Devices>>,
         start: StartState,
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>> {
@@ -137,6 +179,7 @@ impl Btree {
             magic: config.magic,
             version: Version(config.version),
             version_min: Version(config.version_min),
+            metadata_csum: config.metadata_csum,
         };
         let shrinker = Shrinker::register(
             c_str!("bcachefs-btree_cache"),
@@ -161,13 +204,22 @@ impl Btree {
                 roots,
                 keys: start.keys,
                 overlaid,
+                replayed: Atomic::new(0),
+                uncovered: Atomic::new(0),
                 ancestry: SetOnce::new(),
+                engine: SetOnce::new(),
+                writer: SetOnce::new(),
+                devices,
+                interior: Interior::new()?,
+                write_buffer: WriteBuffer::new()?,
                 counters,
                 buffers,
                 barrier: KBox::pin_init(Srcu::new(), GFP_KERNEL)?,
                 inject: Inject::off(),
                 checks: Atomic::new(0),
                 shut_down: Atomic::new(0),
+                #[cfg(bcachefs_kunit)]
+                memory: SetOnce::new(),
                 _shrinker: shrinker,
             },
             GFP_KERNEL,
@@ -193,10 +245,21 @@ impl Btree {
     #[inline]
     fn overlay(&self, btree: BtreeId, level: u8) -> Option<Overlay<'_>> {
         let levels = self.overlaid.get(usize::from(btree.0))?;
-        if levels & (1 << (level & 7)) == 0 {
+        if levels & (1 << (level & 7)) == 0
+            || self.replayed.load(Relaxed) != 0
+            || self.uncovered.load(Relaxed) & 1 << (btree.0 & 63) != 0
+        {
             return None;
         }
         Some(self.keys.keys(btree, level))
+    }
+
+    /// Notes that a node has been changed at `pos`: what the journal had there is old. The node must be locked for write.
+    #[inline]
+    fn overlay_written(&self, btree: BtreeId, level: u8, key: &Bkey) {
+        if key.key_type != KeyType::ACCOUNTING && self.overlay(btree, level).is_some() {
+            self.keys.overwritten(btree, level, key.pos);
+        }
     }
 
     /// Makes transactions restart, on average one in `one_in` times that they could; 0 turns it off.
@@ -236,10 +299,16 @@ impl Btree {
         result
     }
 
-    /// At unmount, when no transaction runs any more and none will: waits for reads, and lets go of all nodes.
+    /// At unmount, when no transaction runs any more and none will: waits for reads and writes, and lets go of all nodes. What is
+    /// dirty is lost, see [`Btree::flush_nodes`].
     pub fn shutdown(&self) {
         if self.shut_down.xchg(1, Full) != 0 {
             return;
+        }
+        self.interior.stop();
+        self.write_buffer.stop();
+        if let Some(writer) = self.writer.as_ref() {
+            writer.shut_down();
         }
         self.fill.wait_idle();
         self.roots.clear();
@@ -248,6 +317,27 @@ impl Btree {
             self.fill
                 .report(format_args!("{left} btree nodes still in use at unmount"));
         }
+    }
+
+    /// The level of the root of `btree`; 0 for an empty tree, and one whose root is lost.
+    pub fn root_level(&self, btree: BtreeId) -> u8 {
+        self.roots.level(btree)
+    }
+
+    /// Whether `btree` has a root that is recorded as lost, or makes no sense.
+    pub fn root_is_lost(&self, btree: BtreeId) -> bool {
+        btree.0 <= BtreeId::MAX.0 && self.roots.is_lost(btree)
+    }
+
+    /// Has readers of `btree` see nodes only, without the journal: for replay of increments, which has to know what nodes have.
+    pub fn uncover(&self, btree: BtreeId) {
+        self.uncovered
+            .store(self.uncovered.load(Relaxed) | 1 << (btree.0 & 63), Relaxed);
+    }
+
+    /// Says that nodes have everything the journal had: it is not looked at any more.
+    pub fn journal_replayed(&self) {
+        self.replayed.store(1, Relaxed);
     }
 
     /// The keys of the journal that are laid over the nodes.

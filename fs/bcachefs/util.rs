@@ -4,5 +4,8 @@
 pub mod checksum;
 pub mod counters;
 pub mod error;
+pub mod io_clock;
 pub mod log;
 pub mod sort;
+pub mod watermark;
+pub mod write_refs;

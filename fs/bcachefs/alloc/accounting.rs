@@ -15,6 +15,7 @@ use bcachefs_format::{
     sb::{MemberState, Options},
 };
 
+use super::reserves::{capacity, gc_reserve, Geometry};
 use crate::{
     btree::{Attempt, TransError},
     sb::{Device, Devices},
@@ -42,20 +43,15 @@ pub struct Usage {
 
 /// What the counters say, before it is related to the capacity.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-struct Counted {
-    hidden: u64,
-    data: u64,
-    reserved: u64,
-    inodes: u64,
-}
-
-/// The parts of a device that make up its capacity.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Space {
-    buckets: u64,
-    first_bucket: u64,
-    bucket_sectors: u64,
-    node_sectors: u64,
+pub(super) struct Counted {
+    /// Sectors that are not there for users.
+    pub hidden: u64,
+    /// Sectors that cannot be dropped.
+    pub data: u64,
+    /// Sectors promised.
+    pub reserved: u64,
+    /// Inodes.
+    pub inodes: u64,
 }
 
 impl Usage {
@@ -73,7 +69,7 @@ impl Usage {
     }
 
     /// Relates counters to the space there is.
-    fn new(capacity: u64, counted: Counted) -> Self {
+    pub(super) fn new(capacity: u64, counted: Counted) -> Self {
         let capacity = capacity.saturating_sub(counted.hidden);
         let reserved = counted.reserved.min(capacity);
         let reserved = reserved.saturating_add(reserved >> RESERVE_SHIFT);
@@ -114,16 +110,17 @@ pub fn usage(
     let spaces = devices
         .iter()
         .filter(|d| d.member.state() == MemberState::RW)
-        .map(|d| Space {
-            buckets: d.nbuckets,
-            first_bucket: d.first_bucket,
-            bucket_sectors: u64::from(d.bucket_sectors),
-            node_sectors: u64::from(options.btree_node_size),
+        .map(|d| {
+            let geometry = Geometry {
+                nbuckets: d.nbuckets,
+                first_bucket: d.first_bucket,
+                bucket_sectors: d.bucket_sectors.into(),
+                node_sectors: options.btree_node_size.max(1).into(),
+            };
+            geometry.capacity()
         });
-    let capacity = capacity(spaces, |total| match options.gc_reserve_bytes {
-        0 => percent(total, options.gc_reserve_percent.into()),
-        bytes => bytes >> 9,
-    });
+    let (bytes, percent) = (options.gc_reserve_bytes, options.gc_reserve_percent);
+    let capacity = capacity(spaces, |total| gc_reserve(total, bytes, percent));
     Ok(Usage::new(capacity, counted))
 }
 
@@ -157,32 +154,6 @@ fn counter(t: &mut Attempt<'_>, what: AccountingKey, index: usize) -> Result<u64
     Ok(u64::try_from(value).unwrap_or(0))
 }
 
-/// `part` percent of `total`, rounded down.
-fn percent(total: u64, part: u64) -> u64 {
-    total / 100 * part + total % 100 * part / 100
-}
-
-/// Sectors that can hold data, less what is kept back to keep the filesystem going: for moving data
-/// `gc_reserve` of all sectors, or more if it takes more.
-fn capacity(spaces: impl Iterator<Item = Space>, gc_reserve: impl FnOnce(u64) -> u64) -> u64 {
-    let mut total = 0u64;
-    let mut reserved = 0u64;
-    for s in spaces {
-        let bucket = s.bucket_sectors.max(1);
-        let sectors = s
-            .buckets
-            .saturating_sub(s.first_bucket)
-            .saturating_mul(bucket);
-        // Buckets for the nodes of one large btree update, and for moving data.
-        let nodes_per_bucket = (bucket / s.node_sectors.max(1)).max(1);
-        let btree_reserve = 28u64.div_ceil(nodes_per_bucket);
-        let buckets = btree_reserve * 2 + (s.buckets >> 6) + 3;
-        total = total.saturating_add(sectors);
-        reserved = reserved.saturating_add(buckets.saturating_mul(bucket).saturating_mul(2));
-    }
-    total - reserved.max(gc_reserve(total)).min(total)
-}
-
 #[kernel::macros::kunit_tests(bcachefs_alloc_accounting)]
 mod tests {
     use super::*;
@@ -204,24 +175,5 @@ mod tests {
         let full = Usage::new(1000, counted(100, 5000, u64::MAX));
         assert_eq!((full.used, full.free(), full.available()), (900, 0, 0));
         assert_eq!(Usage::new(10, counted(100, 0, 0)).capacity, 0);
-    }
-
-    #[test]
-    fn capacity_keeps_a_reserve() {
-        let small = Space {
-            buckets: 1024,
-            first_bucket: 1,
-            bucket_sectors: 512,
-            node_sectors: 512,
-        };
-        // 28 nodes twice, 1/64, 3: 75 buckets, doubled.
-        assert_eq!(capacity([small].into_iter(), |n| percent(n, 8)), (1023 - 150) * 512);
-        let large = Space {
-            buckets: 1 << 30,
-            ..small
-        };
-        let all = ((1 << 30) - 1) * 512;
-        assert_eq!(capacity([large].into_iter(), |n| percent(n, 8)), all - all * 8 / 100);
-        assert_eq!(capacity([].into_iter(), |n| n), 0);
     }
 }

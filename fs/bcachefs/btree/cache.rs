@@ -9,22 +9,25 @@
 //! Eviction is started by memory reclaim, through a registered shrinker, by transactions that could not get
 //! memory ([`Cache::cannibalise`]), and at unmount.
 //!
+//! Dirty nodes stay. When most nodes are dirty, eviction has those written that it would like to have.
+//!
 //! Lock order: node locks, then the list's. With the list's lock held node locks are only tried.
 
+mod reserve;
 mod shrink;
 mod stats;
 
 pub use stats::{CacheStats, NotFreed};
 
-use super::node::{Flag, Node};
+use super::node::{Flag, Node, NodeHead, NodeMem};
 use crate::util::error::{Error, Result};
 use core::fmt;
 use kernel::{
-    new_condvar, new_mutex,
+    new_condvar, new_mutex, new_spinlock,
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc, CondVar, Mutex,
+        Arc, CondVar, Mutex, SetOnce, SpinLock,
     },
 };
 use kfs::hash::{InsertError, Table};
@@ -33,6 +36,15 @@ use kfs::hash::{InsertError, Table};
 struct List {
     nodes: KVVec<Arc<Node>>,
     hand: usize,
+}
+
+/// Writes dirty nodes that are to be evicted.
+pub trait WriteBack: Send + Sync {
+    /// Has the node written. Does not sleep; any locks may be held.
+    fn write_soon(&self, node: &Arc<Node>);
+
+    /// Waits until some write gets on, but not for long. Sleeps.
+    fn wait_a_little(&self);
 }
 
 /// See the module's description.
@@ -44,8 +56,14 @@ pub struct Cache {
     list: Mutex<List>,
     nr: Atomic<usize>,
     bytes: Atomic<u64>,
+    /// Dirty nodes.
+    dirty: Atomic<usize>,
     /// Nodes that reclaim leaves alone.
     reserve: Atomic<usize>,
+    write_back: SetOnce<Arc<dyn WriteBack>>,
+    /// Memory for nodes that are needed in order to free memory.
+    #[pin]
+    memory: SpinLock<KVec<NodeMem>>,
     /// Whether a transaction is cannibalising.
     #[pin]
     cannibal: Mutex<bool>,
@@ -71,7 +89,10 @@ impl Cache {
                 list <- new_mutex!(List { nodes: KVVec::new(), hand: 0 }, "btree_cache"),
                 nr: Atomic::new(0),
                 bytes: Atomic::new(0),
+                dirty: Atomic::new(0),
                 reserve: Atomic::new(0),
+                write_back: SetOnce::new(),
+                memory <- new_spinlock!(KVec::new(), "btree_cache_memory"),
                 cannibal <- new_mutex!(false, "btree_cache_cannibal"),
                 cannibal_wait <- new_condvar!("btree_cache_cannibal_wait"),
                 stats: CacheStats::new(),
@@ -134,8 +155,33 @@ impl Cache {
             moved.shared().set_place(place as u32);
         }
         self.nr.store(list.nodes.len(), Relaxed);
+        self.cleaned(head);
         let bytes = head.bytes.xchg(0, Relaxed);
         self.bytes.add(bytes.wrapping_neg(), Relaxed);
+    }
+
+    /// Says who writes dirty nodes; once.
+    pub fn set_write_back(&self, write_back: Arc<dyn WriteBack>) {
+        self.write_back.populate(write_back);
+    }
+
+    /// The node has become dirty.
+    pub fn dirtied(&self, head: &NodeHead) {
+        if !head.set(Flag::COUNTED) {
+            self.dirty.add(1usize, Relaxed);
+        }
+    }
+
+    /// The node is not dirty any more.
+    pub fn cleaned(&self, head: &NodeHead) {
+        if head.clear(Flag::COUNTED) {
+            self.dirty.add(usize::MAX, Relaxed);
+        }
+    }
+
+    /// Number of dirty nodes.
+    pub fn nr_dirty(&self) -> usize {
+        self.dirty.load(Relaxed)
     }
 
     /// Sets how many nodes reclaim leaves alone, so that a transaction always finds some to take over.
@@ -163,21 +209,38 @@ impl Cache {
             }
             *busy = true;
         }
-        let freed = self.evict(want, shrink::Mercy::None);
+        let mut freed = self.evict(want, shrink::Mercy::None);
+        if let (0, Some(write_back)) = (freed, self.write_back.as_ref()) {
+            // All that is left is dirty, or in use.
+            self.write_some(want, &**write_back);
+            write_back.wait_a_little();
+            freed = self.evict(want, shrink::Mercy::None);
+        }
         self.stats.cannibalised(freed);
         *self.cannibal.lock() = false;
         self.cannibal_wait.notify_one();
         freed
     }
 
-    /// Evicts everything. Reads must have ended, and nobody may use nodes any more. The number of nodes that are still
+    /// Evicts everything, dirty or not. Reads and writes must have ended, and nobody may use nodes any more. The number of nodes that are still
     /// held, which is a bug.
     pub fn clear(&self) -> usize {
         let mut list = self.list.lock();
+        let keep = [
+            Flag::NOEVICT,
+            Flag::DIRTY,
+            Flag::WRITE_BLOCKED,
+            Flag::WILL_MAKE_REACHABLE,
+            Flag::WRITE_IN_FLIGHT,
+        ];
         for node in list.nodes.iter() {
-            node.shared().clear(Flag::NOEVICT);
+            for flag in keep {
+                node.shared().clear(flag);
+            }
         }
         drop(list);
+        let memory = core::mem::take(&mut *self.memory.lock());
+        drop(memory);
         self.reserve.store(0, Relaxed);
         self.evict(usize::MAX, shrink::Mercy::None);
         list = self.list.lock();
@@ -204,6 +267,7 @@ impl fmt::Display for Cache {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "nodes in memory: {}", self.nr_nodes())?;
         writeln!(f, "memory of keys: {} bytes", self.bytes.load(Relaxed))?;
+        writeln!(f, "dirty: {}", self.nr_dirty())?;
         writeln!(f, "reserve: {}", self.reserve.load(Relaxed))?;
         let mut per_btree = [[0u32; 4]; 64];
         self.for_each(|n| {

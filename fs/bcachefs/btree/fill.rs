@@ -8,7 +8,7 @@
 
 use super::{
     cache::{Cache, Inserted},
-    node::{hash_key, load, Flag, LoadError, Node, NodeData, NodeExclusive, NodeHead, PtrKey, Rules},
+    node::{hash_key, load, Flag, LoadError, Node, NodeData, NodeExclusive, NodeHead, PtrKey, Rules, Sibling},
     report::Report,
     source::{CopyError, NodeSource},
 };
@@ -22,6 +22,7 @@ use crate::{
 };
 use bcachefs_format::{
     btree_node::NodeWant,
+    checksum::CsumType,
     keys::{btree_ptr::BtreePtr, extent::Ptr, ValidateCtx},
     version::Version,
     BtreeId, Invalid, KeyRef,
@@ -49,6 +50,8 @@ pub struct Geometry {
     pub version: Version,
     /// Oldest version of metadata on disk.
     pub version_min: Version,
+    /// Type of the checksums of nodes that are written.
+    pub metadata_csum: CsumType,
 }
 
 /// Reads nodes into the cache.
@@ -56,7 +59,7 @@ pub struct Geometry {
 pub struct Fill {
     /// The cache.
     pub cache: Arc<Cache>,
-    geometry: Geometry,
+    pub(super) geometry: Geometry,
     source: KBox<dyn NodeSource>,
     blacklist: Blacklist,
     counters: Arc<Counters>,
@@ -142,13 +145,33 @@ impl Fill {
         self.report.error(text);
     }
 
+    /// What keys are checked against.
+    pub(super) fn validate_ctx(&self) -> ValidateCtx<'_> {
+        ValidateCtx {
+            devices: self.source.geometry(),
+            btree_node_sectors: self.geometry.node_sectors,
+            ..ValidateCtx::READ
+        }
+    }
+
+    /// What pointers in keys are checked against.
+    pub(super) fn devices(&self) -> Option<&dyn bcachefs_format::keys::Devices> {
+        self.source.geometry()
+    }
+
+    /// Reports that one copy of a node could not be written.
+    pub(super) fn write_failed(&self, head: &NodeHead, ptr: Ptr, error: &CopyError) {
+        self.report(format_args!("{}: write: {error}", NodeCopy(self, head, ptr)));
+    }
+
     /// Waits until all reads have ended.
     pub fn wait_idle(&self) {
         self.source.wait_idle();
     }
 
     fn want(&self, head: &NodeHead) -> core::result::Result<NodeWant, Invalid> {
-        let p = BtreePtr::parse(head.ptr.get())?;
+        let ptr = head.ptr();
+        let p = BtreePtr::parse(ptr.get())?;
         Ok(NodeWant {
             magic: self.geometry.magic,
             btree: head.btree,
@@ -227,7 +250,8 @@ impl ReadOp {
 
     fn try_next(mut self: KBox<Self>, buf: IoBuf) {
         let ptr = self.node.as_ref().and_then(|node| {
-            let p = BtreePtr::parse(node.lock().shared().ptr.get()).ok()?;
+            let key = node.lock().shared().ptr();
+            let p = BtreePtr::parse(key.get()).ok()?;
             let ptr = p.ptrs().nth(self.next);
             ptr
         });
@@ -268,6 +292,15 @@ impl ReadOp {
             Ok(data) => {
                 fill.cache.account(&lock, data.bytes());
                 **node = data;
+                // Until the neighbours are known.
+                for side in [Sibling::Prev, Sibling::Next] {
+                    head.set_sibling(side, Some(node.live_u64s() as u32));
+                }
+                // Nobody knows where its next set would go.
+                let unknown = BtreePtr::parse(head.ptr().get()).is_ok_and(|p| p.sectors_written == 0);
+                if unknown {
+                    head.set(Flag::NEED_REWRITE);
+                }
                 if self.bad != 0 {
                     head.set(Flag::NEED_REWRITE);
                     fill.report(format_args!(
@@ -337,12 +370,7 @@ impl Rules for NodeRules<'_> {
     }
 
     fn check_value(&self, key: KeyRef<'_>) -> core::result::Result<(), Invalid> {
-        let ctx = ValidateCtx {
-            devices: self.fill.source.geometry(),
-            btree_node_sectors: self.fill.geometry.node_sectors,
-            ..ValidateCtx::READ
-        };
-        bcachefs_format::keys::validate_value(key, &ctx)
+        bcachefs_format::keys::validate_value(key, &self.fill.validate_ctx())
     }
 
     fn issue(&self, what: &Invalid) {

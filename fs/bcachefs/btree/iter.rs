@@ -27,8 +27,8 @@ use super::{
     path::LiveRef,
     trans::{Attempt, Reason, TransError},
 };
-use bcachefs_format::{Bkey, Bpos, BtreeId, KeyRef};
-use find::Place;
+use bcachefs_format::{Bkey, Bpos, BtreeId, KeyRef, KeyType};
+use find::{Next, Place};
 
 /// Nodes to read ahead, with `PREFETCH`.
 const AHEAD: usize = 2;
@@ -42,6 +42,8 @@ pub struct Iter<'t> {
     pos: Bpos,
     /// The key returned last, until the iterator moves.
     last: Option<Bkey>,
+    /// Where a change at the position goes, if that is another node than the one in which was found what is seen there.
+    beside: Option<LiveRef<'t>>,
 }
 
 impl<'t> Iter<'t> {
@@ -52,14 +54,46 @@ impl<'t> Iter<'t> {
         pos: Bpos,
         flags: IterFlags,
     ) -> Self {
-        let index = t.paths.pick(t.live, btree, level, pos, t.locks);
+        let mut want = 0;
+        if flags.has(IterFlags::INTENT) {
+            want = level + 1;
+            t.paths.writing = true;
+        }
+        let index = t.paths.pick(t.live, btree, level, pos, want, t.locks);
         Iter {
             path: index.map(|i| t.live.claim(i)),
             btree,
             flags: flags.resolve(btree, level),
             pos,
             last: None,
+            beside: None,
         }
+    }
+
+    /// The btree.
+    #[inline]
+    pub fn btree(&self) -> BtreeId {
+        self.btree
+    }
+
+    /// Whether all of `flags` are set or have been found out from the tree.
+    #[inline]
+    pub(super) fn shows(&self, flags: IterFlags) -> bool {
+        self.flags.has(flags)
+    }
+
+    /// The level it was made for.
+    pub(super) fn level(&self, t: &Attempt<'_>) -> Result<u8, TransError> {
+        match &self.path {
+            Some(path) => Ok(t.path(path.index())?.level),
+            None => Err(Reason::TooManyPaths.into()),
+        }
+    }
+
+    /// Its path's place in the table.
+    #[inline]
+    pub(super) fn path_index(&self) -> Option<u8> {
+        self.path.as_ref().map(|p| p.index())
     }
 
     /// The position.
@@ -156,6 +190,89 @@ impl<'t> Iter<'t> {
         }
     }
 
+    /// In a view of a snapshot a change goes to that snapshot's own place, which comes before those of its ancestors and may be in
+    /// another node than what is seen. That node is locked as well, and nothing nearer may have come into it meanwhile.
+    ///
+    /// To be called when `key` has been found to be what is seen at `pos` (or it is a hole), before it is returned.
+    #[inline]
+    fn settle(&mut self, t: &mut Attempt<'t>, pos: Bpos, key: &Bkey) -> Result<(), TransError> {
+        if !self.flags.has(IterFlags::INTENT)
+            || !self.flags.has(IterFlags::FILTER)
+            || self.flags.has(IterFlags::EXTENTS)
+        {
+            return Ok(());
+        }
+        let index = self.index(t)?;
+        let path = t.path(index)?;
+        let node = path.slot(path.level).and_then(|s| t.node(s));
+        if node.is_none_or(|n| n.covers(pos)) {
+            return Ok(());
+        }
+        self.settle_beside(t, index, pos, key.key_type == KeyType::DELETED)
+    }
+
+    #[cold]
+    fn settle_beside(
+        &mut self,
+        t: &mut Attempt<'t>,
+        index: u8,
+        pos: Bpos,
+        hole: bool,
+    ) -> Result<(), TransError> {
+        if let Some(path) = t.paths.get_mut(index) {
+            path.hold = true;
+        }
+        let beside = match &self.beside {
+            Some(path) => path.index(),
+            None => {
+                let Some(i) = t.paths.pick(t.live, self.btree, 0, pos, 1, t.locks) else {
+                    return Err(t.restart(Reason::TooManyPaths));
+                };
+                self.beside = Some(t.live.claim(i));
+                i
+            }
+        };
+        let mut at = pos;
+        while let Next::Key(_, key) = self.next_in(t, beside, at)? {
+            if !key.pos.eq_nosnap(pos) {
+                break;
+            }
+            let gone = key.key_type == KeyType::DELETED;
+            if !gone && t.btree.sees(pos.snapshot, key.pos.snapshot) {
+                // The nearest one: it may be why nothing is seen.
+                if hole && key.key_type == KeyType::WHITEOUT {
+                    break;
+                }
+                return Err(t.restart(Reason::RelockPathIntent));
+            }
+            match key.pos.successor() {
+                Some(next) => at = next,
+                None => break,
+            }
+            if t.path(beside)?
+                .slot(0)
+                .and_then(|s| t.node(s))
+                .is_none_or(|n| !n.covers(at))
+            {
+                break;
+            }
+        }
+        // Back to where the change goes, in the same node.
+        t.traverse(beside, pos, 0)?;
+        if let Some(path) = t.paths.get_mut(beside) {
+            path.hold = true;
+        }
+        Ok(())
+    }
+
+    /// Before a change: what was returned last is still so, and stays so until the commit.
+    pub(super) fn keep(&self, t: &mut Attempt<'_>) -> Result<(), TransError> {
+        match &self.path {
+            Some(path) => t.keep(path.index()),
+            None => Err(t.restart(Reason::TooManyPaths)),
+        }
+    }
+
     /// Notes that `key` is being returned, which makes the attempt depend on it.
     #[inline]
     fn returned(&mut self, t: &mut Attempt<'t>, key: Bkey) {
@@ -206,6 +323,8 @@ impl<'t> Iter<'t> {
         let Some((place, key)) = self.find_slot(t)? else {
             return Ok(None);
         };
+        // What a transaction changes may depend on it.
+        self.returned(t, key);
         if key.key_type.is_whiteout() {
             return Ok(None);
         }

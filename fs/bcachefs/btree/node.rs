@@ -8,13 +8,21 @@ pub mod cursor;
 pub mod data;
 pub mod head;
 pub mod index;
+pub(in crate::btree) mod insert;
 pub mod load;
+pub mod mem;
+mod prepare;
+mod set;
+pub mod shape;
 mod sort;
+mod table;
 
 pub use cursor::{Cursor, FoundKey};
 pub use data::NodeData;
-pub use head::{Flag, NodeHead, PtrKey};
+pub use head::{Flag, NodeHead, PtrKey, Sibling};
+pub use insert::{Change, Refused};
 pub use load::{load, LoadError, Rules};
+pub use mem::{NeedMemory, NodeMem, Shape};
 pub use sort::Merge;
 
 use bcachefs_format::{keys::btree_ptr::BtreePtr, Invalid};

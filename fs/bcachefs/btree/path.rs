@@ -3,7 +3,11 @@
 //!
 //! A path refers to its nodes by their slots in the attempt's lock set. Only the node at the level the path
 //! leads to is kept locked; the ones above are remembered with their sequence numbers, so that moving on takes the
-//! nearest one back that still covers the new position.
+//! nearest one back that still covers the new position. A path may want intent instead of read: at its own level, to change
+//! keys, or on some levels above, to change the shape of the tree; these stay locked, too.
+//!
+//! An update has a path of its own, which it shares with the other updates in the same node: it is what keeps the node
+//! locked, wherever the iterator goes.
 //!
 //! # Invariants
 //!
@@ -12,6 +16,7 @@
 //!   replaced by another.
 
 mod child;
+mod lock;
 mod table;
 mod traverse;
 

@@ -2,19 +2,30 @@
 //! Where the btrees begin.
 //!
 //! A root is read when its btree is first used and stays in memory from then on. A btree that has no root is represented by
-//! an empty leaf for the whole key space that is not on disk.
+//! an empty leaf for the whole key space that is not on disk; the first key that is put into it makes it a real one.
 
 use super::node::{Flag, Node, NodeData, NodeHead, PtrKey};
 use crate::{
     journal::{RootState, StartState},
     util::error::{Error, Result},
 };
-use bcachefs_format::{bkey::BKEY_U64S, Bkey, Bpos, BtreeId, KeyRef};
+use bcachefs_format::{
+    bkey::BKEY_U64S,
+    btree_node::BTREE_MAX_DEPTH,
+    jset::{
+        build::{EntryWriter, JsetError},
+        EntryType,
+    },
+    Bkey, Bpos, BtreeId, KeyRef,
+};
 use core::fmt;
 use kernel::{
     new_spinlock,
     prelude::*,
-    sync::{Arc, SpinLock},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, SpinLock,
+    },
 };
 use kfs::sync::six::SixLock;
 
@@ -33,7 +44,13 @@ pub(super) enum Root {
 struct Place {
     #[pin]
     root: SpinLock<Root>,
+    /// For each level the newest entry of the journal that may have keys of nodes at it.
+    changed: [Atomic<u64>; LEVELS],
+    /// Whether the root may have one child only.
+    lone: Atomic<u32>,
 }
+
+const LEVELS: usize = BTREE_MAX_DEPTH as usize;
 
 /// The roots of all btrees.
 pub(super) struct Roots {
@@ -83,12 +100,23 @@ impl Roots {
             let place = KBox::pin_init(
                 pin_init!(Place {
                     root <- new_spinlock!(root, "btree_root"),
+                    changed: [const { Atomic::new(0) }; LEVELS],
+                    lone: Atomic::new(0),
                 }),
                 GFP_KERNEL,
             )?;
+            // The old journal may have keys for any level.
+            for seq in &place.changed {
+                seq.store(start.next_seq.saturating_sub(1), Relaxed);
+            }
             places.push(place, GFP_KERNEL)?;
         }
         Ok(Roots { places })
+    }
+
+    #[inline]
+    fn place(&self, btree: BtreeId) -> Option<&Place> {
+        self.places.get(usize::from(btree.0)).map(|p| &**p)
     }
 
     /// The root of `btree`.
@@ -100,11 +128,101 @@ impl Roots {
         }
     }
 
+    /// Whether the root of `btree` is lost.
+    pub(super) fn is_lost(&self, btree: BtreeId) -> bool {
+        matches!(self.get(btree), Root::Lost)
+    }
+
+    /// The level of the root of `btree`; 0 if there is none.
+    pub(super) fn level(&self, btree: BtreeId) -> u8 {
+        match self.get(btree) {
+            Root::Node(node) => node.shared().level,
+            Root::OnDisk(_, level) => level,
+            Root::Lost => 0,
+        }
+    }
+
     /// Notes that the root is in memory. Its lock must be held, so that it is not being evicted.
     pub(super) fn install(&self, btree: BtreeId, node: &Arc<Node>) {
         if let Some(place) = self.places.get(usize::from(btree.0)) {
             *place.root.lock() = Root::Node(node.clone());
         }
+    }
+
+    /// Makes `node` the root in the place of the one before, which must be held for write: whoever waits for that finds that it is
+    /// not the root any more.
+    pub(super) fn replace(&self, btree: BtreeId, node: &Arc<Node>) {
+        let Some(place) = self.place(btree) else {
+            return;
+        };
+        // Roots stay in memory.
+        node.shared().set(Flag::NOEVICT);
+        let old = core::mem::replace(&mut *place.root.lock(), Root::Node(node.clone()));
+        if let Root::Node(old) = &old {
+            old.shared().clear(Flag::NOEVICT);
+        }
+        place.lone.store(0, Relaxed);
+    }
+
+    /// What the root of `btree` is cached under, if it is in memory.
+    pub(super) fn hash(&self, btree: BtreeId) -> Option<u64> {
+        match self.get(btree) {
+            Root::Node(node) => Some(node.shared().hash),
+            _ => None,
+        }
+    }
+
+    /// Notes that entry `seq` of the journal has keys of nodes of `btree` at `level`. Any context.
+    pub(super) fn note_change(&self, btree: BtreeId, level: u8, seq: u64) {
+        let newest = self
+            .place(btree)
+            .and_then(|p| p.changed.get(usize::from(level)));
+        let Some(newest) = newest else {
+            return;
+        };
+        let mut old = newest.load(Relaxed);
+        while old < seq {
+            match newest.cmpxchg(old, seq, Relaxed) {
+                Ok(_) => return,
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    /// The newest entry of the journal that may have keys of nodes of `btree` at `level`.
+    pub(super) fn last_change(&self, btree: BtreeId, level: u8) -> u64 {
+        self.place(btree)
+            .and_then(|p| p.changed.get(usize::from(level)))
+            .map_or(0, |seq| seq.load(Relaxed))
+    }
+
+    /// Notes whether the root of `btree` may have one child only.
+    pub(super) fn set_lone(&self, btree: BtreeId, lone: bool) {
+        if let Some(place) = self.place(btree) {
+            place.lone.store(u32::from(lone), Relaxed);
+        }
+    }
+
+    /// Whether the root of `btree` may have one child only.
+    pub(super) fn is_lone(&self, btree: BtreeId) -> bool {
+        self.place(btree).is_some_and(|p| p.lone.load(Relaxed) != 0)
+    }
+
+    /// Writes a record for each root there is. Sleeps for nothing.
+    pub(super) fn records(&self, out: &mut EntryWriter<'_>) -> core::result::Result<(), JsetError> {
+        for (id, _) in self.places.iter().enumerate() {
+            let id = BtreeId(id as u8);
+            match self.get(id) {
+                Root::Node(node) if node.shared().has(Flag::FAKE) => {}
+                Root::Node(node) => {
+                    let head = node.shared();
+                    out.root(id, head.level, &head.ptr().get())?;
+                }
+                Root::OnDisk(ptr, level) => out.root(id, level, &ptr.get())?,
+                Root::Lost => out.record(EntryType::BTREE_ROOT, id, 0, &[])?,
+            }
+        }
+        Ok(())
     }
 
     /// Whether `node` is the root of `btree`.

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Tests of the btrees against models: sorted arrays and exhaustive searches.
 
+mod changes;
 mod concurrent;
-mod image;
+mod edits;
+pub(crate) mod image;
 mod iterators;
+pub(super) mod memory;
 mod nodes;
+mod shape;
 mod snapshots;
+mod writes;
 
 /// Fails the test at this line unless the condition holds.
 macro_rules! check {
@@ -20,11 +25,14 @@ use check;
 
 #[kernel::macros::kunit_tests(bcachefs_btree)]
 mod suite {
-    use super::{concurrent, iterators, nodes, snapshots};
+    use super::{changes, concurrent, edits, iterators, nodes, shape, snapshots, writes};
     use kernel::prelude::*;
 
     fn run(f: fn() -> crate::util::error::Result) -> Result {
-        f().map_err(|e| e.errno())
+        f().map_err(|e| {
+            kernel::pr_err!("btree test: {}\n", e.text());
+            e.errno()
+        })
     }
 
     #[test]
@@ -35,6 +43,56 @@ mod suite {
     #[test]
     fn node_survives_damage() -> Result {
         run(nodes::survives_damage)
+    }
+
+    #[test]
+    fn edits_match_model() -> Result {
+        run(edits::match_model)
+    }
+
+    #[test]
+    fn nodes_split_and_merge() -> Result {
+        run(edits::split_and_merge)
+    }
+
+    #[test]
+    fn edits_survive_full_nodes() -> Result {
+        run(edits::fill_to_the_brim)
+    }
+
+    #[test]
+    fn writes_reach_all_copies() -> Result {
+        run(writes::reach_all_copies)
+    }
+
+    #[test]
+    fn writes_follow_each_other() -> Result {
+        run(writes::follow_each_other)
+    }
+
+    #[test]
+    fn writes_wait_for_permission() -> Result {
+        run(writes::wait_for_permission)
+    }
+
+    #[test]
+    fn writes_of_new_nodes() -> Result {
+        run(writes::make_new_nodes)
+    }
+
+    #[test]
+    fn writes_fail() -> Result {
+        run(writes::fail)
+    }
+
+    #[test]
+    fn writes_end_with_the_journal() -> Result {
+        run(writes::end_with_the_journal)
+    }
+
+    #[test]
+    fn dirty_nodes_stay() -> Result {
+        run(writes::dirty_nodes_stay)
     }
 
     #[test]
@@ -68,6 +126,36 @@ mod suite {
     }
 
     #[test]
+    fn changed_points_match_model() -> Result {
+        run(changes::points)
+    }
+
+    #[test]
+    fn changed_ranges_match_model() -> Result {
+        run(changes::ranges)
+    }
+
+    #[test]
+    fn changed_ranges_are_merged() -> Result {
+        run(changes::merged)
+    }
+
+    #[test]
+    fn write_buffer_matches_model() -> Result {
+        run(changes::buffered)
+    }
+
+    #[test]
+    fn triggers_keep_an_index() -> Result {
+        run(changes::triggers)
+    }
+
+    #[test]
+    fn tasks_change_the_same_leaves() -> Result {
+        run(changes::tasks)
+    }
+
+    #[test]
     fn snapshot_ancestry() -> Result {
         run(snapshots::ancestry)
     }
@@ -75,5 +163,25 @@ mod suite {
     #[test]
     fn snapshot_visibility() -> Result {
         run(snapshots::visibility)
+    }
+
+    #[test]
+    fn shape_grows_and_shrinks() -> Result {
+        run(shape::grows_and_shrinks)
+    }
+
+    #[test]
+    fn shape_with_restarts() -> Result {
+        run(shape::with_restarts)
+    }
+
+    #[test]
+    fn shape_rewrites() -> Result {
+        run(shape::rewrites)
+    }
+
+    #[test]
+    fn shape_crashes() -> Result {
+        run(shape::crashes)
     }
 }

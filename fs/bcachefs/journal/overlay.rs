@@ -13,6 +13,9 @@
 //!
 //! The index is sorted by btree, level, position, and age. Except for accounting, no position occurs
 //! twice. The content does not change once built, so readers need no lock.
+//!
+//! While the journal is replayed nodes get what is here, and newer keys: a key whose position in its btree has been changed since is
+//! hidden by [`JournalKeys::overwritten`], under the lock of the node that has it. From then on the node says what is there.
 
 mod build;
 mod store;
@@ -20,7 +23,10 @@ mod store;
 mod tests;
 
 use bcachefs_format::{Bkey, Bpos, BtreeId, Bversion, KeyRef, KeyType};
-use kernel::prelude::*;
+use kernel::{
+    prelude::*,
+    sync::atomic::{Acquire, Atomic, Full, Relaxed},
+};
 
 pub use build::JournalKeysBuilder;
 use store::{Handle, Store};
@@ -29,6 +35,8 @@ use store::{Handle, Store};
 pub struct JournalKeys {
     store: Store,
     index: KVVec<Handle>,
+    /// A bit for each key of the index: whether it is hidden.
+    hidden: KVVec<Atomic<u64>>,
 }
 
 impl JournalKeys {
@@ -37,6 +45,7 @@ impl JournalKeys {
         JournalKeys {
             store: Store::new(),
             index: KVVec::new(),
+            hidden: KVVec::new(),
         }
     }
 
@@ -63,6 +72,28 @@ impl JournalKeys {
         Overlay {
             store: &self.store,
             index: self.index.get(start..end).unwrap_or(&[]),
+            hidden: &self.hidden,
+            first: start,
+        }
+    }
+
+    /// Hides the key of `btree` and `level` at `pos`, if there is one: a node has been changed there. Increments of accounting are
+    /// never hidden. The node must be locked for writing. Does not sleep.
+    pub fn overwritten(&self, btree: BtreeId, level: u8, pos: Bpos) {
+        if self.is_empty() {
+            return;
+        }
+        let keys = self.keys(btree, level);
+        let i = keys.lower_bound(pos);
+        let same = |k: &KeyRef<'_>| k.key.pos == pos && k.key.key_type != KeyType::ACCOUNTING;
+        if keys.get(i).is_some_and(|k| same(&k)) {
+            let bit = keys.first + i;
+            if let Some(word) = self.hidden.get(bit / 64) {
+                let mut old = word.load(Relaxed);
+                while let Err(now) = word.cmpxchg(old, old | 1 << (bit % 64), Full) {
+                    old = now;
+                }
+            }
         }
     }
 
@@ -99,6 +130,9 @@ impl JournalKeys {
 pub struct Overlay<'a> {
     store: &'a Store,
     index: &'a [Handle],
+    hidden: &'a [Atomic<u64>],
+    /// Where the index of this level starts in that of all.
+    first: usize,
 }
 
 impl<'a> Overlay<'a> {
@@ -122,7 +156,32 @@ impl<'a> Overlay<'a> {
         self.index.partition_point(|&h| self.store.pos(h) <= pos)
     }
 
-    /// The key at index `i`.
+    /// The first key from `pos` to `max` that is not hidden.
+    pub fn first_from(&self, pos: Bpos, max: Bpos) -> Option<KeyRef<'a>> {
+        (self.lower_bound(pos)..self.len())
+            .map_while(|i| Some((i, self.get(i).filter(|k| k.key.pos <= max)?)))
+            .find(|(i, _)| !self.is_hidden(*i))
+            .map(|(_, k)| k)
+    }
+
+    /// The last key from `pos` down to `min` that is not hidden.
+    pub fn last_upto(&self, pos: Bpos, min: Bpos) -> Option<KeyRef<'a>> {
+        (0..self.upper_bound(pos))
+            .rev()
+            .map_while(|i| Some((i, self.get(i).filter(|k| k.key.pos >= min)?)))
+            .find(|(i, _)| !self.is_hidden(*i))
+            .map(|(_, k)| k)
+    }
+
+    /// Whether the key at index `i` is hidden.
+    pub fn is_hidden(&self, i: usize) -> bool {
+        let bit = self.first + i;
+        self.hidden
+            .get(bit / 64)
+            .is_some_and(|w| w.load(Acquire) >> (bit % 64) & 1 != 0)
+    }
+
+    /// The key at index `i`, hidden or not.
     pub fn get(&self, i: usize) -> Option<KeyRef<'a>> {
         self.store.key(*self.index.get(i)?)
     }

@@ -8,6 +8,7 @@ use super::{
     gather::Gather,
     range::{self, Range},
     scan::{Located, Scan},
+    start::RingStart,
     window::ReadAhead,
     Blacklist, JournalKeys, StartState,
 };
@@ -34,13 +35,18 @@ pub enum Damage {
 pub fn read(sup: &Super, devices: &Devices, damage: Damage) -> Result<StartState> {
     let blacklist = Blacklist::new(sup.blacklist()?);
     if sup.clean {
-        from_clean_section(sup, blacklist, damage)
+        from_clean_section(sup, devices, blacklist, damage)
     } else {
         from_journal(sup, devices, blacklist, damage)
     }
 }
 
-fn from_clean_section(sup: &Super, blacklist: Blacklist, damage: Damage) -> Result<StartState> {
+fn from_clean_section(
+    sup: &Super,
+    devices: &Devices,
+    blacklist: Blacklist,
+    damage: Damage,
+) -> Result<StartState> {
     let sb = sup.raw()?;
     let Some(clean) = sb.clean() else {
         fs_err!(sup, "marked clean, but the superblock has no clean section");
@@ -65,6 +71,7 @@ fn from_clean_section(sup: &Super, blacklist: Blacklist, damage: Damage) -> Resu
         clocks: gather.clocks,
         next_seq: clean.journal_seq().saturating_add(1),
         replayed: None,
+        rings: recorded_rings(sup, devices)?,
     })
 }
 
@@ -90,18 +97,40 @@ fn from_journal(
     replay(sup, devices, &mut scan, &range, &blacklist, &mut gather, &mut problems)?;
     problems.verdict(Error::JournalMissing)?;
 
+    let rings = scan.rings(range.newest)?;
     let mut more = gather.blacklisted;
     more.push(range.dropped(), GFP_KERNEL)?;
     let blacklist = blacklist.with(&more)?;
     Ok(StartState {
         roots: gather.roots,
-        keys: gather.keys.finish(),
+        keys: gather.keys.finish()?,
         blacklist,
         key_version: gather.key_version,
         clocks: gather.clocks,
         next_seq: range.next_seq(),
         replayed: Some((range.first, range.last)),
+        rings,
     })
+}
+
+/// Where the journals go on according to the members. Nothing in them counts after a clean shutdown.
+fn recorded_rings(sup: &Super, devices: &Devices) -> Result<KVec<RingStart>> {
+    let mut rings = KVec::new();
+    for device in devices.iter() {
+        let nr: u64 = device.journal.iter().fold(0, |n, r| n.saturating_add(r.1));
+        let bucket = device.member.last_journal_bucket.get();
+        let used = device.member.last_journal_bucket_offset.get();
+        let mut ring = RingStart::new(device.index);
+        if u64::from(bucket) < nr {
+            ring.bucket = bucket;
+            // What cannot be is as good as full.
+            let sectors = u32::from(device.bucket_sectors);
+            let block = u32::from(sup.block_sectors.max(1));
+            ring.used = used.checked_next_multiple_of(block).unwrap_or(sectors).min(sectors);
+        }
+        rings.push(ring, GFP_KERNEL)?;
+    }
+    Ok(rings)
 }
 
 /// Chooses what to replay, and makes sure that nothing of it is missing without good reason.

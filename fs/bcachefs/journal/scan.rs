@@ -15,6 +15,7 @@ use kernel::prelude::*;
 
 use super::{
     range::Candidate,
+    start::RingStart,
     window::{ReadAhead, Window},
     Blacklist,
 };
@@ -63,6 +64,8 @@ pub(super) struct Located {
 struct Bucket {
     device: u8,
     sector: u64,
+    /// Index in the ring.
+    index: u32,
     first_seq: u64,
     /// Its entries are below this number, as far as the ring tells.
     below: u64,
@@ -76,6 +79,10 @@ pub(super) struct Scan<'a> {
     window: Window,
     /// Not read yet, by ascending `first_seq`.
     buckets: KVVec<Bucket>,
+    /// What was found out about the rings.
+    rings: KVec<RingStart>,
+    /// The newest bucket read of each ring: its first sequence number.
+    newest: KVec<u64>,
     found: KVVec<Located>,
     /// Newest good flush entry so far: its own number and the oldest it needs.
     best: Option<(u64, u64)>,
@@ -96,6 +103,8 @@ impl<'a> Scan<'a> {
             blacklist,
             window: Window::new()?,
             buckets: KVVec::new(),
+            rings: KVec::new(),
+            newest: KVec::new(),
             found: KVVec::new(),
             best: None,
             read_errors: 0,
@@ -224,6 +233,8 @@ impl<'a> Scan<'a> {
                     Bucket {
                         device: device.index,
                         sector,
+                        // BUCKETS_MAX is less than 2^32.
+                        index: looked_at as u32 - 1,
                         first_seq: head.seq.get(),
                         below: u64::MAX,
                     },
@@ -246,7 +257,38 @@ impl<'a> Scan<'a> {
                 }
             }
         }
+        let mut start = RingStart::new(device.index);
+        start.seqs.resize(looked_at as usize, 0, GFP_KERNEL)?;
+        for b in self.buckets.get(first..).unwrap_or(&[]) {
+            if let Some(seq) = start.seqs.get_mut(b.index as usize) {
+                *seq = b.below.saturating_sub(1);
+            }
+        }
+        self.rings.push(start, GFP_KERNEL)?;
+        self.newest.push(0, GFP_KERNEL)?;
         Ok(())
+    }
+
+    /// Where the journals go on, if `newest` is the newest entry there is. To be called once, at the end.
+    pub(super) fn rings(&mut self, newest: u64) -> Result<KVec<RingStart>> {
+        for ring in self.rings.iter_mut() {
+            for seq in ring.seqs.iter_mut() {
+                *seq = newest.min(*seq);
+            }
+        }
+        Ok(core::mem::replace(&mut self.rings, KVec::new()))
+    }
+
+    /// `bucket` has been read, up to the entry that ends after `end` bytes.
+    fn bucket_ends(&mut self, bucket: &Bucket, end: usize) {
+        let mut rings = self.rings.iter_mut().zip(self.newest.iter_mut());
+        let ring = rings.find(|r| r.0.device == bucket.device);
+        if let Some((ring, newest)) = ring.filter(|r| *r.1 <= bucket.first_seq) {
+            *newest = bucket.first_seq;
+            ring.bucket = bucket.index;
+            // Not more than a bucket, of less than 2^16 sectors.
+            ring.used = (end >> 9) as u32;
+        }
     }
 
     fn read_bucket(&mut self, bucket: &Bucket) -> Result {
@@ -261,7 +303,9 @@ impl<'a> Scan<'a> {
         let magic = self.sup.jset_magic();
         let block = self.sup.block_bytes() as usize;
         let bucket_bytes = Self::bucket_bytes(device);
+        let read_errors = self.read_errors;
         let mut at = 0;
+        let mut end = 0;
         let mut last_seq = 0;
         let mut damaged = false;
         while at + block <= bucket_bytes {
@@ -351,7 +395,11 @@ impl<'a> Scan<'a> {
                 good,
             })?;
             at = at.saturating_add(bytes.next_multiple_of(block));
+            end = at;
         }
+        // Nothing is appended to what is damaged.
+        let unsure = damaged || self.read_errors != read_errors;
+        self.bucket_ends(bucket, if unsure { bucket_bytes } else { end.min(bucket_bytes) });
         Ok(())
     }
 

@@ -48,6 +48,30 @@ pub enum RootState {
     At(Root),
 }
 
+/// Where the journal of a device goes on.
+pub struct RingStart {
+    /// The device.
+    pub device: u8,
+    /// Index of the newest bucket in the ring.
+    pub bucket: u32,
+    /// Sectors used in it.
+    pub used: u32,
+    /// For each bucket of the ring, a number that none of its entries is above; those beyond the end hold none that count.
+    pub seqs: KVVec<u64>,
+}
+
+impl RingStart {
+    /// At the start of the ring, in which nothing counts.
+    pub fn new(device: u8) -> Self {
+        RingStart {
+            device,
+            bucket: 0,
+            used: 0,
+            seqs: KVVec::new(),
+        }
+    }
+}
+
 /// State of the filesystem at the moment it was stopped, ahead of what is in the nodes.
 pub struct StartState {
     /// Roots by btree id, [`BTREE_ROOTS_MAX`] of them.
@@ -64,9 +88,45 @@ pub struct StartState {
     pub next_seq: u64,
     /// Range that was replayed: first and last sequence number; `None` after a clean shutdown.
     pub replayed: Option<(u64, u64)>,
+    /// Where the journals of the devices go on. Those that are not listed begin at the start.
+    pub rings: KVec<RingStart>,
 }
 
 impl StartState {
+    /// Splits off what the journal goes on from; roots and keys stay here, for the btrees. May sleep.
+    pub fn split_off(&mut self) -> Result<StartState> {
+        let mut ranges = KVVec::new();
+        ranges.extend_from_slice(self.blacklist.ranges(), GFP_KERNEL)?;
+        Ok(StartState {
+            roots: KVec::new(),
+            keys: JournalKeys::empty(),
+            blacklist: Blacklist::new(ranges),
+            key_version: self.key_version,
+            clocks: self.clocks,
+            next_seq: self.next_seq,
+            replayed: self.replayed,
+            rings: core::mem::take(&mut self.rings),
+        })
+    }
+
+    /// That of a filesystem that has just been formatted: nothing at all. May sleep.
+    pub fn new() -> Result<StartState> {
+        let mut roots = KVec::with_capacity(BTREE_ROOTS_MAX, GFP_KERNEL)?;
+        for _ in 0..BTREE_ROOTS_MAX {
+            roots.push(RootState::Absent, GFP_KERNEL)?;
+        }
+        Ok(StartState {
+            roots,
+            keys: JournalKeys::empty(),
+            blacklist: Blacklist::new(KVVec::new()),
+            key_version: 0,
+            clocks: [0; 2],
+            next_seq: 1,
+            replayed: None,
+            rings: KVec::new(),
+        })
+    }
+
     /// The root of `btree`.
     pub fn root(&self, btree: BtreeId) -> &RootState {
         self.roots

@@ -38,7 +38,7 @@ pub enum IoErrorKind {
 pub struct Device {
     /// Index in the superblock's member list; what pointers name.
     pub index: u8,
-    /// The block device. Opened for reading only.
+    /// The block device. Can be written only while the filesystem is read-write.
     pub bdev: Arc<BlockDevice>,
     /// What the superblock says of it.
     pub member: Member,
@@ -48,7 +48,8 @@ pub struct Device {
     pub first_bucket: u64,
     /// Sectors of a bucket. Not zero.
     pub bucket_sectors: u16,
-    /// Buckets of its journal in ring order, as ranges: first bucket and number of buckets.
+    /// Buckets of its journal in ring order, as ranges: first bucket and number of buckets. On a filesystem that has not been
+    /// initialised yet and is about to be, those that it is to get.
     pub(crate) journal: KVVec<(u64, u64)>,
     errors: [Atomic<u64>; 3],
 }
@@ -130,7 +131,7 @@ impl fmt::Display for Device {
     }
 }
 
-/// The members that are present. Immutable while mounted read-only.
+/// The members that are present.
 pub struct Devices {
     slots: KVec<Option<Arc<Device>>>,
 }

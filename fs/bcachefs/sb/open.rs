@@ -2,6 +2,7 @@
 //! From device paths to a filesystem's superblock and members.
 
 use bcachefs_format::{
+    keys::data_type::DataType,
     sb::{
         choose::{self, Choice, Identity, Rejected},
         replicas::Availability,
@@ -11,27 +12,48 @@ use bcachefs_format::{
     version::Access,
 };
 use kernel::{prelude::*, sync::Arc};
+use kfs::block;
 
 use super::{
+    own::{self, OwnParts},
     policy::{Degraded, Policy},
     read::{self, Found},
-    Device, Devices, Super,
+    Device, Devices, LiveSuper, Super,
 };
 use crate::util::{
+    counters::Counters,
     error::{Error, Result},
     log::Log,
 };
 
-/// Opens the devices at `paths` for reading and reads what they say about the filesystem on them. May
-/// sleep. What is wrong, if anything, is explained in `log`.
+/// A filesystem whose superblocks have been read.
+pub struct Opened {
+    /// What holds for all of it.
+    pub sup: Super,
+    /// The members that are present.
+    pub devices: Arc<Devices>,
+    own: KVec<OwnParts>,
+}
+
+impl Opened {
+    /// The superblock as it changes from now on; with `nochanges` on the devices it never does. May sleep.
+    pub fn live(self, counters: Arc<Counters>, nochanges: bool) -> Result<(Super, Arc<LiveSuper>)> {
+        let live = LiveSuper::new(&self.sup, self.devices, self.own, counters, nochanges)?;
+        Ok((self.sup, live))
+    }
+}
+
+/// Opens the devices at `paths` and reads what they say about the filesystem on them. May sleep. What is wrong, if anything, is
+/// explained in `log`.
 pub fn open<'p>(
     paths: impl Iterator<Item = &'p CStr>,
+    access: block::Access,
     policy: &Policy,
     log: &dyn Log,
-) -> Result<(Super, Devices)> {
+) -> Result<Opened> {
     let mut found: KVec<Found> = KVec::new();
     for path in paths {
-        found.push(read::read(path, policy.sector, log)?, GFP_KERNEL)?;
+        found.push(read::read(path, access, policy.sector, log)?, GFP_KERNEL)?;
     }
     let mut identities: KVec<Identity> = KVec::new();
     for f in &found {
@@ -43,10 +65,11 @@ pub fn open<'p>(
     check_supported(best, &best_sb, log)?;
 
     let mut devices = Devices::new()?;
+    let mut own = KVec::new();
     let choice = Choice::new(&best_sb);
     for (f, identity) in found.iter().zip(&identities) {
         if belongs(&choice, best, f, identity, policy, log)? {
-            add(&mut devices, &best_sb, f, log)?;
+            own.push(add(&mut devices, &best_sb, f, log)?, GFP_KERNEL)?;
         }
     }
     check_members(&devices, best, &best_sb, policy, log)?;
@@ -58,7 +81,11 @@ pub fn open<'p>(
 
     let mut words = KVVec::new();
     words.extend_from_slice(best_sb.words(), GFP_KERNEL)?;
-    Ok((Super::new(words)?, devices))
+    Ok(Opened {
+        sup: Super::new(words)?,
+        devices: Arc::new(devices, GFP_KERNEL)?,
+        own,
+    })
 }
 
 /// Whether this implementation can read the filesystem at all.
@@ -122,7 +149,12 @@ fn belongs(
     Err(Error::SuperMismatch)
 }
 
-fn add(devices: &mut Devices, best: &SuperBlock<'_>, f: &Found, log: &dyn Log) -> Result {
+fn add(
+    devices: &mut Devices,
+    best: &SuperBlock<'_>,
+    f: &Found,
+    log: &dyn Log,
+) -> Result<OwnParts> {
     let name = f.bdev.name();
     let sb = f.sb()?;
     let index = sb.header().dev_idx;
@@ -132,20 +164,31 @@ fn add(devices: &mut Devices, best: &SuperBlock<'_>, f: &Found, log: &dyn Log) -
         journal.push((range.start, range.nr), GFP_KERNEL)?;
     }
     let sectors = member.sectors();
-    let Some(device) = Device::new(index, f.bdev.clone(), member, journal) else {
+    let Some(mut device) = Device::new(index, f.bdev.clone(), member, journal) else {
         log.error(format_args!(
             "{name}: has {} sectors, its superblock says {sectors}",
             f.bdev.size_sectors()
         ));
         return Err(Error::DeviceTooSmall);
     };
+    let new = best.flags().initialized() == 0 && f.bdev.access() == block::Access::ReadWrite;
+    if new && device.journal.is_empty() && wants_journal(&device) {
+        device.journal = own::plan_journal(&device, &sb.header().layout)?;
+    }
+    let parts = OwnParts::new(&sb, &device.journal)?;
     if !devices.add(Arc::new(device, GFP_KERNEL)?) {
         log.error(format_args!(
             "{name}: is member {index}, and so is another device: one is a copy of the other"
         ));
         return Err(Error::DeviceTwice);
     }
-    Ok(())
+    Ok(parts)
+}
+
+/// Whether a new filesystem is to have a journal on this device.
+fn wants_journal(device: &Device) -> bool {
+    let journal = 1 << DataType::JOURNAL.0;
+    device.member.state() == MemberState::RW && device.member.data_allowed() & journal != 0
 }
 
 /// Makes sure that no member is missing, unless the user accepts that.

@@ -40,10 +40,14 @@ pub(super) fn view(words: &[u64]) -> Result<SuperBlock<'_>> {
     Ok(SuperBlock::frame(words)?.into_inner())
 }
 
-/// Opens the device at `path` for reading and reads its superblock, from `sector` only if that is given.
-/// May sleep.
-pub(super) fn read(path: &CStr, sector: Option<u64>, log: &dyn Log) -> Result<Found> {
-    let bdev = BlockDevice::open(path, block::Access::ReadOnly).map_err(|e| {
+/// Opens the device at `path` and reads its superblock, from `sector` only if that is given. May sleep.
+pub(super) fn read(
+    path: &CStr,
+    access: block::Access,
+    sector: Option<u64>,
+    log: &dyn Log,
+) -> Result<Found> {
+    let bdev = BlockDevice::open(path, access).map_err(|e| {
         log.error(format_args!("{path:?}: cannot be opened: {e:?}"));
         Error::from(e)
     })?;

@@ -5,6 +5,7 @@ use core::fmt;
 
 use bcachefs_format::{
     features::{Compat, Features},
+    keys::inode::time::{TimeBase, UnixTime},
     magic,
     sb::SbFlags,
     super_block::SuperBlock,
@@ -124,6 +125,22 @@ impl Super {
             ranges.push((range.start.get(), range.end.get()), GFP_KERNEL)?;
         }
         Ok(ranges)
+    }
+
+    /// How times are stored.
+    pub fn times(&self) -> TimeBase {
+        // The same 64 bits, whichever way they are read.
+        TimeBase::new(self.time_base_ns as u64, self.time_precision_ns)
+    }
+
+    /// The time now, as it is stored.
+    pub fn now(&self) -> i64 {
+        let ns = kfs::time::real_ns();
+        self.times().from_unix(UnixTime {
+            secs: ns.div_euclid(1_000_000_000),
+            // Below 10^9.
+            nanos: ns.rem_euclid(1_000_000_000) as u32,
+        })
     }
 
     /// Values of the persistent counters.

@@ -8,7 +8,7 @@ use core::fmt::{self, Write as _};
 
 use bcachefs_format::{
     keys::KeyText,
-    sb::print::ShowField,
+    sb::{print::ShowField, ReplicasEntry},
     BtreeId,
 };
 use kernel::{error::Result as KernelResult, prelude::*, str::CString, sync::Arc};
@@ -18,13 +18,18 @@ use kfs::show::{
 };
 
 use crate::{
+    alloc::{
+        check::{check_allocations, Report, Subject},
+        Accounting, ReplicasStore,
+    },
     btree::{
         show::{CacheFile, KeysFile, NodesFile},
         Btree,
     },
     init::Filesystem,
     journal::start::{BTREE_DEPTH_MAX, BTREE_ROOTS_MAX},
-    util::error::Result,
+    sb::LiveSuper,
+    util::error::{Error, Result},
 };
 
 /// The directory of one filesystem.
@@ -33,6 +38,7 @@ pub struct DebugFiles {
     _overlay: File<OverlayFile>,
     _cache: File<CacheFile>,
     _btree: File<BtreeFile>,
+    _check: File<CheckFile>,
     _keys: KVec<File<KeysFile>>,
     _nodes: KVec<File<NodesFile>>,
 }
@@ -52,10 +58,11 @@ impl DebugFiles {
         }
         let btree = || fs.btree.clone();
         Ok(DebugFiles {
-            _super: dir.file(c"super", Arc::new(SuperFile(fs.clone()), GFP_KERNEL)?),
+            _super: dir.file(c"super", Arc::new(SuperFile(fs.live.clone()), GFP_KERNEL)?),
             _overlay: dir.file(c"journal_overlay", Arc::new(OverlayFile(btree()), GFP_KERNEL)?),
             _cache: dir.file(c"cached_btree_nodes", Arc::new(CacheFile(btree()), GFP_KERNEL)?),
             _btree: dir.file(c"btree", Arc::new(BtreeFile(btree()), GFP_KERNEL)?),
+            _check: dir.file(c"check_allocations", Arc::new(CheckFile(fs.clone()), GFP_KERNEL)?),
             _keys: keys,
             _nodes: nodes,
         })
@@ -63,7 +70,7 @@ impl DebugFiles {
 }
 
 /// The superblock: its header, then a record for each field.
-struct SuperFile(Arc<Filesystem>);
+struct SuperFile(Arc<LiveSuper>);
 
 impl Records for SuperFile {
     type Cursor = usize;
@@ -73,17 +80,20 @@ impl Records for SuperFile {
     }
 
     fn next(&self, cursor: &mut usize, out: &mut Text) -> KernelResult<bool> {
-        let sb = self.0.sup.raw().map_err(|e| e.errno())?;
-        // What does not fit is cut off.
-        let _ = match cursor.checked_sub(1) {
-            None => write!(out, "{sb}"),
-            Some(nr) => match sb.fields().map_while(core::result::Result::ok).nth(nr) {
-                None => return Ok(false),
-                Some(field) => write!(out, "\n{}", ShowField { sb, field }),
-            },
-        };
+        let nr = cursor.checked_sub(1);
+        let printed = self.0.read_whole(|sb| {
+            // What does not fit is cut off.
+            let _ = match nr {
+                None => write!(out, "{sb}"),
+                Some(nr) => match sb.fields().map_while(core::result::Result::ok).nth(nr) {
+                    None => return false,
+                    Some(field) => write!(out, "\n{}", ShowField { sb: *sb, field }),
+                },
+            };
+            true
+        });
         *cursor += 1;
-        Ok(true)
+        printed.map_err(|e| e.errno())
     }
 }
 
@@ -125,7 +135,7 @@ impl Records for OverlayFile {
     }
 }
 
-/// Roots, transactions, and everything the btrees count: a record each.
+/// Roots, transactions, changes of shape in flight, and everything the btrees count: a record each.
 struct BtreeFile(Arc<Btree>);
 
 impl Records for BtreeFile {
@@ -139,10 +149,60 @@ impl Records for BtreeFile {
         let _: fmt::Result = match *cursor {
             0 => writeln!(out, "{}", self.0.show_roots()),
             1 => writeln!(out, "{}", self.0.show_transactions()),
-            2 => writeln!(out, "{}", &*self.0),
+            2 => writeln!(out, "{}", self.0.show_updates()),
+            3 => writeln!(out, "{}", &*self.0),
             _ => return Ok(false),
         };
         *cursor += 1;
+        Ok(true)
+    }
+}
+
+/// Whether what is recorded of buckets and space is right: reading it finds out.
+struct CheckFile(Arc<Filesystem>);
+
+/// The superblock of a filesystem that is only read.
+struct ReadOnlySuper;
+
+impl ReplicasStore for ReadOnlySuper {
+    fn lists_replicas(&self, _: &ReplicasEntry<'_>) -> bool {
+        false
+    }
+
+    fn mark_replicas(&self, _: &mut dyn Iterator<Item = ReplicasEntry<'_>>) -> Result {
+        Err(Error::ReadOnly)
+    }
+}
+
+impl CheckFile {
+    fn check(&self) -> Result<Report> {
+        let fs = &self.0;
+        let accounting = Accounting::new(&fs.sup, Arc::new(ReadOnlySuper, GFP_KERNEL)?)?;
+        accounting.read(&fs.btree)?;
+        let subject = Subject::new(&fs.btree, &fs.sup, Some(&accounting))?;
+        // The layout is that of the device the superblock was read from.
+        let layout = |dev| {
+            let header = fs.sup.raw().ok()?.header();
+            (header.dev_idx == dev).then_some(header.layout)
+        };
+        check_allocations(subject, &fs.devices, layout)
+    }
+}
+
+impl Records for CheckFile {
+    type Cursor = bool;
+
+    fn open(&self) -> KernelResult<bool> {
+        Ok(false)
+    }
+
+    fn next(&self, done: &mut bool, out: &mut Text) -> KernelResult<bool> {
+        if core::mem::replace(done, true) {
+            return Ok(false);
+        }
+        let report = self.check().map_err(|e| e.errno())?;
+        // What does not fit is cut off.
+        let _ = writeln!(out, "{report}");
         Ok(true)
     }
 }

@@ -3,11 +3,12 @@
 
 use core::fmt;
 
+use bcachefs_format::SuperBlock;
 use kernel::{c_str, prelude::*, str::CString, sync::Arc};
 use kfs::show::sysfs::Dir;
 
 use crate::{
-    init::Filesystem,
+    init::{Filesystem, Phase},
     sb::{device::IoErrorKind, Device},
     util::{counters::Counter, error::Result},
 };
@@ -54,14 +55,29 @@ where
 }
 
 fn top_files(dir: &Dir, fs: &Arc<Filesystem>) -> Result {
-    file(dir, c_str!("errors"), fs, |fs, out| match fs.sup.raw() {
-        Ok(sb) => sb
-            .errors()
-            .entries()
-            .iter()
-            .try_for_each(|e| writeln!(out, "{:<56} {:>12}", e.id(), e.count())),
-        Err(_) => Ok(()),
+    #[cfg(bcachefs_tests)]
+    perf_test(dir, fs)?;
+    file(dir, c_str!("errors"), fs, |fs, out| {
+        let print = |sb: &SuperBlock<'_>| {
+            sb.errors()
+                .entries()
+                .iter()
+                .try_for_each(|e| writeln!(out, "{:<56} {:>12}", e.id(), e.count()))
+        };
+        fs.live.read(print).unwrap_or(Ok(()))
     })
+}
+
+/// Runs a test in the mounted filesystem: `NAME ARGUMENT...`. The result is in the kernel log.
+#[cfg(bcachefs_tests)]
+fn perf_test(dir: &Dir, fs: &Arc<Filesystem>) -> Result {
+    let fs = fs.clone();
+    dir.read_write(
+        c_str!("perf_test"),
+        |_| Ok(()),
+        move |text| crate::tests::command(&fs, text).map_err(|e| e.errno()),
+    )?;
+    Ok(())
 }
 
 fn internal(dir: &Dir, fs: &Arc<Filesystem>) -> Result {
@@ -70,8 +86,17 @@ fn internal(dir: &Dir, fs: &Arc<Filesystem>) -> Result {
         if fs.sup.clean {
             out.write_str(",clean_recovery")?;
         }
-        out.write_str(",read_only\n")
+        if fs.writing.has_failed() {
+            out.write_str(",error")?;
+        }
+        writeln!(out, ",{}", fs.writing.phase())
     })?;
+    let sync_fs = fs.clone();
+    dir.read_write(
+        c_str!("trigger_journal_commit"),
+        |_| Ok(()),
+        move |_| sync_fs.writing.sync(true).map_err(|e| e.errno()),
+    )?;
     file(dir, c_str!("journal_debug"), fs, |fs, out| {
         writeln!(out, "{}", fs.journal)
     })?;
@@ -124,7 +149,9 @@ fn options(dir: &Dir, fs: &Arc<Filesystem>) -> Result {
     file(dir, c_str!("verbose"), fs, |fs, out| {
         writeln!(out, "{}", Shown(&fs.options.verbose))
     })?;
-    file(dir, c_str!("read_only"), fs, |_, out| writeln!(out, "1"))
+    file(dir, c_str!("read_only"), fs, |fs, out| {
+        writeln!(out, "{}", u8::from(fs.writing.phase() != Phase::ReadWrite))
+    })
 }
 
 /// Prints booleans as sysfs does, everything else as it prints itself.

@@ -59,11 +59,15 @@ errors! {
     // Anywhere.
     NoMem ENOMEM "out of memory";
     MetadataInvalid EUCLEAN "metadata on disk breaks a rule of the format";
+    Unsupported EOPNOTSUPP "this is not supported yet";
+    Interrupted EINTR "interrupted by a signal";
+    WouldDeadlock EDEADLK "going on would wait for the work that makes room";
     // sb/
     DeviceOpen ENODEV "a member device cannot be opened";
     DeviceTwice EINVAL "the same device was given twice";
     DeviceTooSmall EUCLEAN "a device is smaller than its superblock says";
     DeviceReadOnlyNeeded EROFS "only read-only mounts are possible";
+    NotInitialised EROFS "the filesystem has not been initialised yet";
     DeviceRead EIO "a read from a device failed";
     SuperNotFound EINVAL "no bcachefs superblock found";
     SuperInvalid EUCLEAN "no valid superblock found";
@@ -75,12 +79,20 @@ errors! {
     SuperSplitBrain EINVAL "a device was mounted without the others and has diverged";
     DeviceMissing ENXIO "a member device is missing";
     ReplicasMissing ENXIO "devices that hold the only copy of something are missing";
+    SuperWrite EIO "the superblock cannot be written";
+    SuperStale EBUSY "a superblock was changed by somebody else";
+    SuperFull ENOSPC "the superblock has no room left";
     // journal/
     JournalRead EIO "the journal cannot be read";
     JournalNoEntries EUCLEAN "the filesystem was not shut down cleanly and its journal is empty";
     JournalNoFlush EUCLEAN "the journal holds no entry recovery could start from";
     JournalMissing EUCLEAN "journal entries that recovery needs are missing";
     JournalTooBig EFBIG "the journal holds more keys than can be kept in memory";
+    JournalFailed EROFS "the journal has failed, the filesystem is read-only";
+    JournalStuck EROFS "the journal is full and nothing in it can be freed";
+    JournalTooSmall EINVAL "the journal is too small";
+    JournalInvalid EUCLEAN "a journal entry that was to be written breaks a rule of the format";
+    JournalWrite EIO "the journal cannot be written";
     CleanSectionMissing EUCLEAN "the superblock is marked clean but has no clean section";
     // init/
     OptionUnknown EINVAL "unknown mount option";
@@ -93,13 +105,23 @@ errors! {
     BtreeNodeInvalid EUCLEAN "a btree node is damaged";
     BtreeRootMissing EUCLEAN "the root of a btree is lost";
     BtreeTopology EUCLEAN "a btree's nodes do not fit together";
+    BtreeWriting EBUSY "the btrees are being written already";
     TransTooManyPaths E2BIG "a transaction needs more paths than there are";
     TransNested EDEADLK "a transaction was started inside another one";
     BtreeShutDown ESHUTDOWN "the filesystem is being unmounted";
     TransTooManyRestarts ETIMEDOUT "a transaction was restarted too often";
+    TransTooBig E2BIG "a transaction changes too much at once";
+    SnapshotInternal EROFS "keys of a snapshot that has children do not change";
+    BtreeNodeWrite EIO "a btree node cannot be written";
+    BtreeKeyInvalid EUCLEAN "a key that was to be written breaks a rule of the format";
+    BtreeTooDeep EFBIG "a btree would become too deep";
     SnapshotMissing EUCLEAN "a snapshot that is referred to does not exist";
     SubvolumeMissing ENOENT "no such subvolume";
     // alloc/ data/
+    NoSpace ENOSPC "no space left";
+    DevicesInsufficient EROFS "there are not enough devices to write to";
+    BucketInconsistent EUCLEAN "a bucket is not what it is recorded to be";
+    AllocatorStopped EROFS "the allocator has been stopped";
     DataRead EIO "no readable copy of the data";
     DataChecksum EIO "no copy of the data has the right checksum";
     DataDecompress EIO "compressed data is damaged";
@@ -114,6 +136,9 @@ errors! {
     HandleStale ESTALE "the file handle no longer names a file";
     NameTooLong ENAMETOOLONG "the name is too long";
     ReadOnly EROFS "the filesystem is read-only";
+    // tests/
+    TestUnknown EINVAL "there is no such test, or not with these arguments";
+    TestFailed EIO "a test has found something wrong";
 }
 
 impl fmt::Display for Error {

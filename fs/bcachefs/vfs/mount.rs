@@ -162,6 +162,11 @@ impl FileSystem for Bcachefs {
             .map_err(Error::errno)?;
         let mount = Mount::new(fs).map_err(Error::errno)?;
         let sup = &mount.fs.sup;
+        if access == Access::ReadWrite {
+            // What is there so far changes keys, not files.
+            log.warn(fmt!("files cannot be changed yet: the VFS takes the filesystem for read-only"));
+        }
+        sb.hold_read_only();
 
         sb.set_magic(MAGIC);
         sb.set_block_size(sup.block_bytes())?;
@@ -185,16 +190,30 @@ impl FileSystem for Bcachefs {
     }
 
     fn reconfigure(
-        _: &SuperBlock<Self>,
+        sb: &SuperBlock<Self>,
         _: &mut Collected,
         flags: MountFlags,
         log: &Log<'_>,
     ) -> Result {
-        if flags.is_read_only() {
-            return Ok(());
+        let writing = &sb.data().fs.writing;
+        match flags.is_read_only() {
+            true => writing.go_read_only(),
+            false => writing.go_read_write(&MountLog(log)),
         }
-        log.error(fmt!("only read-only mounts are supported yet"));
-        Err(Error::ReadOnly.errno())
+        .map_err(Error::errno)
+    }
+
+    fn sync(sb: &SuperBlock<Self>, wait: bool) -> Result {
+        sb.data().fs.writing.sync(wait).map_err(Error::errno)
+    }
+
+    fn freeze(sb: &SuperBlock<Self>) -> Result {
+        sb.data().fs.writing.freeze().map_err(Error::errno)
+    }
+
+    fn thaw(sb: &SuperBlock<Self>) -> Result {
+        let writing = &sb.data().fs.writing;
+        writing.thaw(&log::KernelLog).map_err(Error::errno)
     }
 
     fn statfs(sb: &SuperBlock<Self>, _: &Inode<Self>) -> Result<FsStat> {
@@ -230,7 +249,7 @@ impl FileSystem for Bcachefs {
 
 impl Mount {
     fn new(fs: Arc<Filesystem>) -> crate::util::error::Result<Mount> {
-        let name = kernel::str::CString::try_from_fmt(format_args!("{}", fs.sup))?;
+        let name = kernel::str::CString::try_from_fmt(format_args!("{}", *fs.sup))?;
         let encoded_max = fs.sup.encoded_extent_max_sectors as usize * 512;
         let reader = Reader::new(
             name,
@@ -239,9 +258,7 @@ impl Mount {
             fs.counters.clone(),
             encoded_max,
         )?;
-        // The same 64 bits, whichever way they are read.
-        let base = fs.sup.time_base_ns as u64;
-        let times = TimeBase::new(base, fs.sup.time_precision_ns);
+        let times = fs.sup.times();
         let show = Show::new(&fs)?;
         Ok(Mount {
             _show: show,
@@ -261,6 +278,9 @@ fn readahead_bytes(fs: &Filesystem) -> usize {
 
 /// Space in use.
 fn usage(fs: &Filesystem) -> crate::util::error::Result<Usage> {
+    if let Some(allocator) = fs.writing.allocator() {
+        return Ok(allocator.usage());
+    }
     let options = fs.sup.raw()?.options()?;
     fs.btree
         .run(|t| accounting::usage(t, &fs.devices, &options))

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Taking nodes out of memory.
 
-use super::{stats::NotFreed, Cache, List};
-use crate::btree::node::{Flag, NodeData};
+use super::{stats::NotFreed, Cache, List, WriteBack};
+use crate::btree::node::Flag;
 use kernel::{prelude::*, sync::atomic::Relaxed};
 use kfs::{
     mem::{Reclaim, Scanned, Shrink},
@@ -53,9 +53,11 @@ impl Cache {
         // With the lock held nothing can change any more.
         check()?;
         self.remove_locked(list, &node);
-        let data = core::mem::replace(&mut *owned, NodeData::empty());
+        let mem = owned.take_memory();
         drop(owned);
-        drop(data);
+        if let Some(mem) = mem.filter(|_| self.wants_memory()) {
+            self.put_memory(mem);
+        }
         self.stats.evicted();
         Ok(())
     }
@@ -105,11 +107,35 @@ impl Cache {
                 Ok(()) => freed += 1,
                 Err(why) => {
                     self.stats.not_freed(why);
+                    if why == NotFreed::Dirty && self.writes_wanted(list.nodes.len(), touch) {
+                        if let (Some(write_back), Some(node)) =
+                            (self.write_back.as_ref(), list.nodes.get(list.hand))
+                        {
+                            write_back.write_soon(node);
+                        }
+                    }
                     list.hand += 1;
                 }
             }
         }
         (freed, touched)
+    }
+}
+
+impl Cache {
+    /// Whether so much is dirty that `wanted` of `all` nodes cannot be had without writing.
+    fn writes_wanted(&self, all: usize, wanted: usize) -> bool {
+        self.nr_dirty().saturating_add(wanted) >= all / 4 * 3
+    }
+
+    /// Has up to `n` dirty nodes written.
+    pub(super) fn write_some(&self, n: usize, write_back: &dyn WriteBack) {
+        let list = self.list.lock();
+        let dirty = list.nodes.iter().filter(|node| {
+            let head = node.shared();
+            head.has(Flag::DIRTY) && !head.has(Flag::WRITE_BLOCKED)
+        });
+        dirty.take(n).for_each(|node| write_back.write_soon(node));
     }
 }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
-//! The next key in a tree, whoever may see it: nodes and the journal's keys as one.
+//! The next key in a tree, whoever may see it: nodes, the journal's keys, and what the transaction is about to change, as one.
 
 use super::Iter;
 use crate::btree::{
-    trans::{Attempt, TransError},
+    trans::{pending::Stored, Attempt, TransError},
     Btree,
 };
-use bcachefs_format::{Bkey, Bpos, BtreeId, KeyType};
+use bcachefs_format::{Bkey, Bpos, BtreeId, KeyRef, KeyType};
 use kfs::sync::six::Slot;
 
 /// Counters an accounting key has at most.
@@ -26,6 +26,8 @@ pub(super) enum Place<'t> {
     },
     /// Among the journal's keys; this is its value.
     Journal(&'t [u64]),
+    /// Among the updates of the transaction.
+    Pending(Stored),
     /// Made of a node's key and increments from the journal; its value is in the attempt.
     Combined,
     /// Nowhere: a hole.
@@ -45,14 +47,14 @@ pub(super) enum Next<'t> {
 impl Btree {
     fn journal_from(&self, btree: BtreeId, pos: Bpos, max: Bpos) -> Option<(&[u64], Bkey)> {
         let keys = self.overlay(btree, 0)?;
-        let k = keys.get(keys.lower_bound(pos))?;
-        (k.key.pos <= max).then_some((k.value, k.key))
+        let k = keys.first_from(pos, max)?;
+        Some((k.value, k.key))
     }
 
     fn journal_upto(&self, btree: BtreeId, pos: Bpos, min: Bpos) -> Option<(&[u64], Bkey)> {
         let keys = self.overlay(btree, 0)?;
-        let k = keys.get(keys.upper_bound(pos).checked_sub(1)?)?;
-        (k.key.pos >= min).then_some((k.value, k.key))
+        let k = keys.last_upto(pos, min)?;
+        Some((k.value, k.key))
     }
 }
 
@@ -71,12 +73,36 @@ impl<'t> Attempt<'t> {
                 packed.value(node.format())
             }
             Place::Journal(value) => value,
+            Place::Pending(ref key) => self.pending.value(key),
             Place::Combined => {
                 let n = usize::from(key.value_u64s());
                 self.counters.get(..n).unwrap_or(&self.counters)
             }
             Place::Nothing => &[],
         })
+    }
+}
+
+impl<'t> Attempt<'t> {
+    /// Copies the key at `place` to the transaction's buffer, where there must be room for it.
+    pub(super) fn store_at(&mut self, place: Place<'t>, key: Bkey) -> Result<Stored, TransError> {
+        let value = match place {
+            Place::Pending(ref stored) => return Ok(self.pending.store_again(stored)?),
+            Place::Node { slot, set, at } => {
+                let packed = self.locks.get(slot).and_then(|n| Some((n, n.key_at(set, at)?)));
+                match packed {
+                    Some((node, packed)) => packed.value(node.format()),
+                    None => return Err(self.lost()),
+                }
+            }
+            Place::Journal(value) => value,
+            Place::Combined => {
+                let n = usize::from(key.value_u64s());
+                self.counters.get(..n).unwrap_or(&self.counters)
+            }
+            Place::Nothing => &[],
+        };
+        Ok(self.pending.store(KeyRef { key, value })?)
     }
 }
 
@@ -89,6 +115,16 @@ impl<'t> Iter<'t> {
         pos: Bpos,
     ) -> Result<Next<'t>, TransError> {
         let index = self.index(t)?;
+        self.next_in(t, index, pos)
+    }
+
+    /// The same along another path of the same btree and level.
+    pub(super) fn next_in(
+        &mut self,
+        t: &mut Attempt<'t>,
+        index: u8,
+        pos: Bpos,
+    ) -> Result<Next<'t>, TransError> {
         let Some(slot) = t.traverse(index, pos, self.ahead())? else {
             return Ok(Next::NoTree);
         };
@@ -109,7 +145,7 @@ impl<'t> Iter<'t> {
             0 => btree.journal_from(self.btree, pos, max),
             _ => None,
         };
-        Ok(match (in_node, in_journal) {
+        let next = match (in_node, in_journal) {
             (Some((place, key)), None) => Next::Key(place, key),
             (None, None) => Next::Edge(max),
             (Some((place, key)), Some((_, j))) if key.pos < j.pos => Next::Key(place, key),
@@ -117,6 +153,15 @@ impl<'t> Iter<'t> {
                 let base = n.filter(|(_, key)| key.pos == j.pos);
                 self.journal_key(t, base, value, j)?
             }
+        };
+        if t.pending.no_updates() {
+            return Ok(next);
+        }
+        let update = t.pending.first_from(self.btree, level, pos);
+        Ok(match (update, &next) {
+            (Some(u), Next::Key(_, key)) if u.key.pos <= key.pos => Next::Key(Place::Pending(u), u.key),
+            (Some(u), Next::Edge(max)) if u.key.pos <= *max => Next::Key(Place::Pending(u), u.key),
+            _ => next,
         })
     }
 
@@ -151,8 +196,12 @@ impl<'t> Iter<'t> {
             }
         };
         let min = node.min();
-        let in_journal = btree.journal_upto(self.btree, pos, min);
-        Ok(match (in_node, in_journal) {
+        let level = t.path(index)?.level;
+        let in_journal = match level {
+            0 => btree.journal_upto(self.btree, pos, min),
+            _ => None,
+        };
+        let next = match (in_node, in_journal) {
             (Some((place, key)), None) => Next::Key(place, key),
             (None, None) => Next::Edge(min),
             (Some((place, key)), Some((_, j))) if key.pos > j.pos => Next::Key(place, key),
@@ -160,6 +209,15 @@ impl<'t> Iter<'t> {
                 let base = n.filter(|(_, key)| key.pos == j.pos);
                 self.journal_key(t, base, value, j)?
             }
+        };
+        if t.pending.no_updates() {
+            return Ok(next);
+        }
+        let update = t.pending.last_upto(self.btree, level, pos);
+        Ok(match (update, &next) {
+            (Some(u), Next::Key(_, key)) if u.key.pos >= key.pos => Next::Key(Place::Pending(u), u.key),
+            (Some(u), Next::Edge(min)) if u.key.pos >= *min => Next::Key(Place::Pending(u), u.key),
+            _ => next,
         })
     }
 

@@ -17,20 +17,27 @@ impl IterFlags {
     pub const ALL_SNAPSHOTS: IterFlags = IterFlags(1 << 1);
     /// Extents are treated as points at their ends.
     pub const NOT_EXTENTS: IterFlags = IterFlags(1 << 2);
+    /// All keys there are, each by itself at its position.
+    pub const EACH: IterFlags = IterFlags(1 << 1 | 1 << 2);
     /// Leaves are read ahead.
     pub const PREFETCH: IterFlags = IterFlags(1 << 3);
-    /// Keys will be changed. (Nothing can be changed yet: no effect.)
+    /// Keys will be changed: the node of what is shown is locked so that nobody else changes it meanwhile.
     pub const INTENT: IterFlags = IterFlags(1 << 4);
 
     /// Found out from the tree: keys are ranges.
-    pub(super) const EXTENTS: IterFlags = IterFlags(1 << 8);
+    pub(in crate::btree) const EXTENTS: IterFlags = IterFlags(1 << 8);
     /// Found out from the tree: only what the snapshot sees is shown.
-    pub(super) const FILTER: IterFlags = IterFlags(1 << 9);
+    pub(in crate::btree) const FILTER: IterFlags = IterFlags(1 << 9);
 
     /// Whether all of `flags` are set.
     #[inline]
     pub const fn has(self, flags: IterFlags) -> bool {
         self.0 & flags.0 == flags.0
+    }
+
+    /// These flags and `flags`.
+    pub const fn with(self, flags: IterFlags) -> Self {
+        IterFlags(self.0 | flags.0)
     }
 
     const fn without(self, flags: IterFlags) -> Self {

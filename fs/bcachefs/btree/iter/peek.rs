@@ -8,7 +8,7 @@ use super::{
     find::{Next, Place},
     Iter, IterFlags,
 };
-use crate::btree::trans::{Attempt, TransError};
+use crate::btree::trans::{pending::Stored, Attempt, TransError};
 use bcachefs_format::{Bkey, Bpos, KeyRef, KeyType};
 
 /// A key the view shows, and the position it puts the iterator at.
@@ -46,6 +46,7 @@ impl<'t> Iter<'t> {
         }
         match self.find_upto(t, end)? {
             Some(shown) => {
+                self.settle(t, shown.pos, &shown.key)?;
                 self.pos = shown.pos;
                 self.returned(t, shown.key);
                 self.key_at(t, shown.place, shown.key)
@@ -60,6 +61,21 @@ impl<'t> Iter<'t> {
                 Ok(None)
             }
         }
+    }
+
+    /// As [`Iter::peek_upto`], but returns a copy in the transaction's buffer, where there must be room for it.
+    pub(in crate::btree) fn copy_upto(
+        &mut self,
+        t: &mut Attempt<'t>,
+        end: Bpos,
+    ) -> Result<Option<Stored>, TransError> {
+        let Some(shown) = self.find_upto(t, end)? else {
+            return Ok(None);
+        };
+        self.settle(t, shown.pos, &shown.key)?;
+        self.pos = shown.pos;
+        self.returned(t, shown.key);
+        t.store_at(shown.place, shown.key).map(Some)
     }
 
     /// Whether `pos` is behind `end`. In a filtered view positions have no snapshots.

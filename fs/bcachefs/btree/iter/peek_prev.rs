@@ -20,6 +20,7 @@ impl<'t> Iter<'t> {
     ) -> Result<Option<KeyRef<'a>>, TransError> {
         match self.find_prev(t)? {
             Some(shown) => {
+                self.settle(t, shown.pos, &shown.key)?;
                 if shown.pos < self.pos {
                     self.pos = shown.pos;
                 }

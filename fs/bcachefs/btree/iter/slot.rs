@@ -24,6 +24,7 @@ impl<'t> Iter<'t> {
         }
         match self.find_slot(t)? {
             Some((place, key)) => {
+                self.settle(t, self.pos, &key)?;
                 self.returned(t, key);
                 self.key_at(t, place, key)
             }

@@ -2,7 +2,8 @@
 //! A place between two keys of a node.
 //!
 //! One offset per set; the sets are merged as the cursor moves. A cursor says nothing without the node it
-//! was made for, unchanged: used on another one it yields wrong keys or none, never a panic.
+//! was made for, unchanged: used on another one it yields wrong keys or none, never a panic. Whether the node is unchanged says
+//! [`NodeData::is_current`].
 
 use super::data::{NodeData, SETS_MAX};
 use bcachefs_format::bset::PackedRef;
@@ -12,6 +13,8 @@ use core::cmp::Ordering;
 #[derive(Copy, Clone, Default, PartialEq, Eq, Debug)]
 pub struct Cursor {
     at: [u32; SETS_MAX],
+    /// Number of the node's edits when the cursor was made.
+    edits: u32,
 }
 
 /// A key and where it is.
@@ -27,7 +30,19 @@ pub struct FoundKey<'a> {
 
 impl Cursor {
     /// Before the first key.
-    pub const NONE: Cursor = Cursor { at: [0; SETS_MAX] };
+    pub const NONE: Cursor = Cursor { at: [0; SETS_MAX], edits: 0 };
+
+    pub(super) fn new(edits: u32) -> Self {
+        Cursor { edits, ..Self::NONE }
+    }
+
+    pub(super) fn edits(&self) -> u32 {
+        self.edits
+    }
+
+    pub(super) fn at(&self, i: usize) -> u32 {
+        self.at.get(i).copied().unwrap_or(0)
+    }
 
     pub(super) fn set(&mut self, i: usize, at: u32) {
         if let Some(a) = self.at.get_mut(i) {
@@ -92,12 +107,12 @@ impl Cursor {
     pub fn back<'n>(&mut self, node: &'n NodeData) -> Option<FoundKey<'n>> {
         let mut best: Option<FoundKey<'n>> = None;
         for (i, &at) in self.at.iter().enumerate() {
-            let Some((keys, index)) = node.keys(i) else {
+            let Some((keys, finder)) = node.keys(i) else {
                 break;
             };
             // Walk up to the key that ends where the cursor is.
             let mut prev = None;
-            let mut o = index.before(at);
+            let mut o = finder.before(at);
             while o < at {
                 let Some(key) = keys.get(o as usize, node.format()) else {
                     break;

@@ -28,7 +28,7 @@ const GROUP_U64S: usize = 32;
 
 /// How a position becomes a digest.
 #[derive(Copy, Clone, Default)]
-struct Window {
+pub(super) struct Window {
     first: [u64; 3],
     last: [u64; 3],
     /// Leading bits that `first` and `last` share.
@@ -36,7 +36,8 @@ struct Window {
 }
 
 impl Window {
-    fn new(first: [u64; 3], last: [u64; 3]) -> Self {
+    /// For positions from `first` to `last`, packed.
+    pub(super) fn new(first: [u64; 3], last: [u64; 3]) -> Self {
         let mut skip = 0;
         for (a, b) in first.iter().zip(last) {
             let z = (a ^ b).leading_zeros();
@@ -53,7 +54,7 @@ impl Window {
     }
 
     #[inline]
-    fn digest(&self, w: [u64; 3]) -> u64 {
+    pub(super) fn digest(&self, w: [u64; 3]) -> u64 {
         if w < self.first {
             return 0;
         }
@@ -73,7 +74,7 @@ impl Window {
 
 /// The packed position of a key, or the highest one below it.
 #[inline]
-fn packed_words(key: &PackedRef<'_>, format: &BkeyFormat) -> [u64; 3] {
+pub(super) fn packed_words(key: &PackedRef<'_>, format: &BkeyFormat) -> [u64; 3] {
     if key.is_packed() {
         format.pos_words(key.words())
     } else {
@@ -101,10 +102,10 @@ impl Index {
     ) -> Result<Self, AllocError> {
         let mut starts: KVVec<u32> =
             KVVec::with_capacity(keys.words().len() / GROUP_U64S + 1, flags)?;
-        let (mut group, mut last) = (0, 0);
+        let mut group = Group::default();
+        let mut last = 0;
         for (at, _) in keys.iter(format) {
-            if at >= group + GROUP_U64S {
-                group = at;
+            if group.starts(at) {
                 // Room for one entry per 32 words was made above.
                 let _ = starts.push_within_capacity(at as u32);
             }
@@ -126,10 +127,7 @@ impl Index {
         };
         // Walk the implicit tree in order, handing out the samples as they come.
         let mut samples = starts.iter();
-        let mut i = 1;
-        while 2 * i <= n {
-            i *= 2;
-        }
+        let mut i = first_in_order(n);
         loop {
             let Some(&at) = samples.next() else { break };
             if let (Some(d), Some(o)) = (index.digests.get_mut(i), index.offsets.get_mut(i)) {
@@ -142,6 +140,77 @@ impl Index {
             }
         }
         Ok(index)
+    }
+
+    /// Makes this the tree for `keys`, in memory it has or gets with `flags`. Without memory it is an empty one, with which the
+    /// set is searched from its beginning; `false` then.
+    pub(super) fn rebuild(
+        &mut self,
+        keys: Keys<'_>,
+        format: &BkeyFormat,
+        flags: kernel::alloc::Flags,
+    ) -> bool {
+        self.clear();
+        let (mut n, mut last) = (0, 0);
+        let mut group = Group::default();
+        for (at, _) in keys.iter(format) {
+            n += usize::from(group.starts(at));
+            last = at;
+        }
+        if n == 0 {
+            return true;
+        }
+        if self.digests.resize(n + 1, 0, flags).is_err()
+            || self.offsets.resize(n + 1, 0, flags).is_err()
+        {
+            self.clear();
+            return false;
+        }
+        let words_at = |at: usize| {
+            keys.get(at, format)
+                .map_or([0; 3], |k| packed_words(&k, format))
+        };
+        self.window = Window::new(words_at(0), words_at(last));
+        let mut i = first_in_order(n);
+        let mut group = Group::default();
+        for (at, key) in keys.iter(format) {
+            if !group.starts(at) {
+                continue;
+            }
+            if let (Some(d), Some(o)) = (self.digests.get_mut(i), self.offsets.get_mut(i)) {
+                *d = self.window.digest(packed_words(&key, format));
+                *o = at as u32;
+            }
+            i = next_in_order(i, n);
+        }
+        true
+    }
+
+    /// Forgets the tree, but keeps its memory.
+    pub(super) fn clear(&mut self) {
+        self.digests.clear();
+        self.offsets.clear();
+    }
+
+    /// Without its tree.
+    pub(super) fn emptied(mut self) -> Self {
+        self.clear();
+        self
+    }
+
+    /// Whether there is a tree, or none is needed for a set of `u64s` words.
+    pub(super) fn serves(&self, u64s: u32) -> bool {
+        u64s as usize <= 2 * GROUP_U64S || !self.digests.is_empty()
+    }
+
+    /// An empty tree with room for that of a set of up to `u64s` words.
+    pub(super) fn with_room(u64s: usize, flags: kernel::alloc::Flags) -> Result<Self, AllocError> {
+        let n = u64s / GROUP_U64S + 2;
+        Ok(Index {
+            window: Window::default(),
+            digests: KVVec::with_capacity(n, flags)?,
+            offsets: KVVec::with_capacity(n, flags)?,
+        })
     }
 
     /// Bytes of memory in use.
@@ -199,6 +268,31 @@ impl Index {
     pub fn before(&self, at: u32) -> u32 {
         self.last_before(|_, o| o < at)
     }
+}
+
+/// Divides a set into groups.
+#[derive(Default)]
+struct Group(usize);
+
+impl Group {
+    /// Whether the key at word `at` starts a new group. To be asked of all keys in order; the first group has no entry.
+    #[inline]
+    fn starts(&mut self, at: usize) -> bool {
+        let starts = at >= self.0 + GROUP_U64S;
+        if starts {
+            self.0 = at;
+        }
+        starts
+    }
+}
+
+/// The first entry in order, in a tree of `n`.
+fn first_in_order(n: usize) -> usize {
+    let mut i = 1;
+    while 2 * i <= n {
+        i *= 2;
+    }
+    i
 }
 
 /// The entry after `i` in order, in a tree of `n`; 0 after the last.

@@ -7,10 +7,10 @@
 //! seen as if nothing were wrong, and hash chains of names would end early. They become keys of type `error`. An error means that this copy cannot be used; what can be lived with
 //! is reported.
 
-use super::{data::NodeData, sort::Merge};
+use super::{data::NodeData, mem::Shape, sort::Merge};
 use bcachefs_format::{
     bset::PackedRef,
-    btree_node::{NodeScan, NodeWant},
+    btree_node::{NodeScan, NodeWant, SECTOR_U64S},
     checksum::Checksummer,
     BtreeId, Invalid, KeyRef, KeyType,
 };
@@ -61,11 +61,13 @@ pub fn load(
 ) -> Result<NodeData, LoadError> {
     let mut scan = NodeScan::new(words, *want)?;
     let mut merge = Merge::default();
+    let mut journal_seq = 0;
     while let Some(set) = scan.next_bset(csum, |seq| rules.blacklisted(seq))? {
         if let Some(issue) = set.issue {
             rules.issue(&issue);
         }
         if set.used {
+            journal_seq = set.bset.journal_seq.get().max(journal_seq);
             merge.push(set.keys, flags)?;
         }
     }
@@ -88,7 +90,13 @@ pub fn load(
         append(&mut out, &key, value_u64s)
     });
     let data = NodeData::new(out, header.format, header.min_key, header.max_key, flags)?;
-    Ok(data.with_identity(header.seq, header.generation, scan.sectors()))
+    let shape = Shape {
+        node_sectors: (words.len() / SECTOR_U64S) as u32,
+        block_sectors: want.block_sectors,
+    };
+    Ok(data
+        .with_identity(header.seq, header.generation, scan.sectors())
+        .with_shape(shape, journal_seq))
 }
 
 /// Copies a key. The hint that a pointer to a node has room for means nothing after a read and is cleared.

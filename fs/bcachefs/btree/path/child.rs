@@ -10,14 +10,6 @@ use bcachefs_format::{Bpos, BtreeId, KeyRef, KeyType};
 /// Children of a node to the right of the one looked for, to be read ahead.
 pub(super) const AHEAD_MAX: usize = 4;
 
-/// The keys of children found in a node.
-pub(super) struct Children {
-    /// The child that covers the position.
-    pub child: PtrKey,
-    /// The ones after it.
-    pub ahead: [Option<PtrKey>; AHEAD_MAX],
-}
-
 /// Copies a pointer to a node; `None` for any other key.
 fn as_ptr(k: KeyRef<'_>) -> Option<PtrKey> {
     k.key
@@ -28,30 +20,28 @@ fn as_ptr(k: KeyRef<'_>) -> Option<PtrKey> {
 }
 
 impl Btree {
-    /// The pointers to the child of `node` that covers `pos` and to up to `ahead` children after it. Keys of the journal
-    /// come first. `None` if there is no such child, which is an error in the tree.
-    pub(super) fn children(
+    /// The pointer to the child of `node` that comes after the one that ends at `end`; keys of the journal come first.
+    pub(super) fn child_after(
+        &self,
+        node: &NodeData,
+        btree: BtreeId,
+        level: u8,
+        end: Bpos,
+    ) -> Option<PtrKey> {
+        let from = end.successor().filter(|p| *p <= node.max())?;
+        as_ptr(self.child_from(node, btree, level, from)?)
+    }
+
+    /// The pointer to the child of `node` that covers `pos`; keys of the journal come first. `None` if there is no such child, which
+    /// is an error in the tree.
+    pub(in crate::btree) fn child_at(
         &self,
         node: &NodeData,
         btree: BtreeId,
         level: u8,
         pos: Bpos,
-        ahead: usize,
-    ) -> Option<Children> {
-        let mut found = Children {
-            child: as_ptr(self.child_from(node, btree, level, pos)?)?,
-            ahead: [const { None }; AHEAD_MAX],
-        };
-        let mut last = found.child.get().key.pos;
-        for next in found.ahead.iter_mut().take(ahead) {
-            let from = last.successor().filter(|p| *p <= node.max());
-            let Some(k) = from.and_then(|p| self.child_from(node, btree, level, p)) else {
-                break;
-            };
-            last = k.key.pos;
-            *next = as_ptr(k);
-        }
-        Some(found)
+    ) -> Option<PtrKey> {
+        as_ptr(self.child_from(node, btree, level, pos)?)
     }
 
     /// The first pointer at or after `pos` in `node`, as the journal has it.
@@ -71,9 +61,7 @@ impl Btree {
             let Some(keys) = overlay else {
                 return in_node;
             };
-            let in_journal = keys
-                .get(keys.lower_bound(pos))
-                .filter(|k| k.key.pos <= node.max());
+            let in_journal = keys.first_from(pos, node.max());
             match (in_node, in_journal) {
                 (Some(n), Some(j)) if n.key.pos < j.key.pos => return Some(n),
                 (n, None) => return n,

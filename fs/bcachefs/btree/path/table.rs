@@ -8,11 +8,13 @@ use crate::{
 use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, Bpos, BtreeId};
 use core::cell::Cell;
 use kernel::prelude::*;
-use kfs::sync::six::Slot;
+use kfs::sync::six::{Mode, Slot};
 
 /// Paths an attempt can have.
 pub(in crate::btree) const PATHS_MAX: usize = 64;
 const LEVELS: usize = BTREE_MAX_DEPTH as usize;
+/// Numbers that btrees can have.
+const BTREES: usize = 64;
 
 /// See the description of the module above.
 pub(in crate::btree) struct Path {
@@ -20,8 +22,12 @@ pub(in crate::btree) struct Path {
     pub pos: Bpos,
     /// The level it leads to.
     pub level: u8,
+    /// Nodes below this level are locked for intent, the others for read.
+    want: u8,
     /// Whether something found through it has been handed out.
     pub hold: bool,
+    /// Whether an update of the transaction goes to its node.
+    pub kept: bool,
     /// Whether `cursor` is valid.
     pub ready: bool,
     /// The nodes, by level.
@@ -35,7 +41,9 @@ impl Path {
             btree: BtreeId(0),
             pos: Bpos::POS_MIN,
             level: 0,
+            want: 0,
             hold: false,
+            kept: false,
             ready: false,
             slots: [None; LEVELS],
             cursor: Cursor::NONE,
@@ -73,7 +81,9 @@ impl Path {
             self.drop_level(level, locks);
         }
         self.hold = false;
+        self.kept = false;
         self.ready = false;
+        self.want = 0;
     }
 
     fn is_empty(&self) -> bool {
@@ -81,9 +91,23 @@ impl Path {
     }
 }
 
+/// How a path that wants intent below level `want` locks a node at `level`.
+#[inline]
+pub(in crate::btree) fn mode(want: u8, level: u8) -> Mode {
+    if level < want {
+        Mode::Intent
+    } else {
+        Mode::Read
+    }
+}
+
 /// The table of paths.
 pub(in crate::btree) struct Paths {
     table: KVec<Path>,
+    /// For each btree, what every path wants at least, because turning read into intent has failed.
+    raised: [u8; BTREES],
+    /// The transaction changes something: what it has seen has to stay true, even if the iterator is gone.
+    pub(in crate::btree) writing: bool,
 }
 
 impl Paths {
@@ -91,6 +115,8 @@ impl Paths {
     pub(in crate::btree) fn new() -> Result<Self> {
         Ok(Paths {
             table: KVec::with_capacity(PATHS_MAX, GFP_KERNEL)?,
+            raised: [0; BTREES],
+            writing: false,
         })
     }
 
@@ -111,24 +137,72 @@ impl Paths {
         self.table.len()
     }
 
-    /// Finds a path nobody uses, one that is near `pos` already if there is one.
+    /// The level below which `path` locks nodes for intent.
+    #[inline]
+    pub(in crate::btree) fn want(&self, path: &Path) -> u8 {
+        let raised = self.raised.get(usize::from(path.btree.0));
+        path.want.max(raised.copied().unwrap_or(0))
+    }
+
+    /// Makes the path lock nodes below level `want` for intent, next time it is gone.
+    pub(in crate::btree) fn set_want(&mut self, index: u8, want: u8) {
+        if let Some(path) = self.get_mut(index) {
+            path.want = want;
+        }
+    }
+
+    /// Makes all paths of `btree` want at least `want`, until the transaction has been committed.
+    pub(in crate::btree) fn raise(&mut self, btree: BtreeId, want: u8) {
+        if let Some(raised) = self.raised.get_mut(usize::from(btree.0)) {
+            *raised = want.max(*raised);
+        }
+    }
+
+    /// Takes [`Paths::raise`] back.
+    pub(in crate::btree) fn lower(&mut self) {
+        self.raised = [0; BTREES];
+    }
+
+    /// Whether an iterator or an update uses the path.
+    #[inline]
+    fn in_use(&self, live: &Live, index: usize) -> bool {
+        live.contains(index as u8) || self.table.get(index).is_some_and(|p| p.kept)
+    }
+
+    /// Whether the attempt depends on what was found through the path.
+    #[inline]
+    pub(in crate::btree) fn depends(&self, live: &Live, index: u8) -> bool {
+        let i = usize::from(index);
+        self.table
+            .get(i)
+            .is_some_and(|p| p.hold && (self.writing || self.in_use(live, i)))
+    }
+
+    /// Finds a path nobody uses, one that is near `pos` already if there is one. It wants intent below level `want`.
     pub(in crate::btree) fn pick(
         &mut self,
         live: &Live,
         btree: BtreeId,
         level: u8,
         pos: Bpos,
+        want: u8,
         locks: &mut NodeLocks,
     ) -> Option<u8> {
         let mut best: Option<(u8, u8)> = None;
         for (i, p) in self.table.iter().enumerate() {
-            if live.contains(i as u8) {
+            if self.in_use(live, i) {
                 continue;
             }
-            let here = p.slot(p.level).and_then(|s| locks.get(s));
-            let score = if p.btree != btree || p.level != level {
+            let score = if p.hold && self.writing {
+                // What it has shown would not be checked any more.
+                0
+            } else if p.btree != btree || p.level != level {
                 u8::from(p.is_empty())
-            } else if here.is_some_and(|n| n.covers(pos)) {
+            } else if p
+                .slot(p.level)
+                .and_then(|s| locks.get(s))
+                .is_some_and(|n| n.covers(pos))
+            {
                 3
             } else {
                 2
@@ -154,17 +228,61 @@ impl Paths {
         path.btree = btree;
         path.level = level;
         path.hold = false;
+        path.want = want;
         Some(index)
+    }
+
+    /// Makes path `to` of the same btree and level as `from` lead where that leads.
+    pub(in crate::btree) fn copy(&mut self, from: u8, to: u8, locks: &mut NodeLocks) {
+        let Some(&Path { slots, .. }) = self.get(from) else {
+            return;
+        };
+        let Some(path) = self.get_mut(to).filter(|_| from != to) else {
+            return;
+        };
+        for slot in slots.iter().flatten() {
+            locks.share(*slot);
+        }
+        for level in 0..BTREE_MAX_DEPTH {
+            path.drop_level(level, locks);
+        }
+        path.slots = slots;
     }
 
     /// Whether a path in use, other than `except`, needs the lock of `slot`.
     pub(in crate::btree) fn needs(&self, live: &Live, except: u8, slot: Slot) -> bool {
         self.table.iter().enumerate().any(|(i, p)| {
-            i != usize::from(except)
-                && p.hold
-                && p.slot(p.level) == Some(slot)
-                && live.contains(i as u8)
+            if i == usize::from(except) || !p.slots.contains(&Some(slot)) {
+                return false;
+            }
+            let want = self.want(p);
+            // Who has locked several levels means to change them.
+            let holds = p.hold || want > p.level + 1;
+            let top = want.max(p.level + 1);
+            holds
+                && (p.level..top).any(|l| p.slot(l) == Some(slot))
+                && (self.writing || self.in_use(live, i))
         })
+    }
+
+    /// A node is different now: what was found out about places in it is void.
+    pub(in crate::btree) fn node_changed(&mut self, slot: Slot) {
+        for p in self.table.iter_mut() {
+            if p.slot(p.level) == Some(slot) {
+                p.ready = false;
+            }
+        }
+    }
+
+    /// No update needs its path any more, and what iterators that are gone have shown does not matter.
+    pub(in crate::btree) fn release(&mut self, live: &Live) {
+        for (i, p) in self.table.iter_mut().enumerate() {
+            p.kept = false;
+            if !live.contains(i as u8) {
+                p.hold = false;
+                p.want = 0;
+            }
+        }
     }
 
     /// Forgets everything.
@@ -173,12 +291,15 @@ impl Paths {
             p.reset(locks);
         }
         self.table.clear();
+        self.lower();
+        self.writing = false;
     }
 
     /// At the start of another attempt: nothing has been handed out yet.
     pub(in crate::btree) fn forget_results(&mut self) {
         for p in self.table.iter_mut() {
             p.hold = false;
+            p.kept = false;
         }
     }
 }

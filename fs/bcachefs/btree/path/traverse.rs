@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Going a path.
 
-use super::child::AHEAD_MAX;
+use super::{child::AHEAD_MAX, table::mode};
 use crate::{
     btree::{
         fill::{Buffer, Filling, ReadOp},
@@ -13,7 +13,7 @@ use crate::{
 };
 use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, keys::btree_ptr::BtreePtr, Bpos};
 use kernel::{prelude::*, sync::Arc};
-use kfs::sync::six::{Mode, Slot};
+use kfs::sync::six::{LockError, Mode, Slot};
 
 /// Keys a cursor is moved over before the node is searched anew.
 const STEPS_MAX: usize = 8;
@@ -29,8 +29,8 @@ enum Step {
 }
 
 impl<'t> Attempt<'t> {
-    /// Makes the path lead to `pos`, with its node locked for read and its cursor before the first key that is not
-    /// below `pos`. Reads `ahead` more nodes if the way to them is gone anyway. `None`: the tree has no node at the
+    /// Makes the path lead to `pos`, with its node locked (for intent, if the path wants that) and its cursor before the first
+    /// key that is not below `pos`. Reads `ahead` more nodes if the way to them is gone anyway. `None`: the tree has no node at the
     /// path's level.
     pub(in crate::btree) fn traverse(
         &mut self,
@@ -71,10 +71,14 @@ impl<'t> Attempt<'t> {
         let Some(slot) = path.slot(level) else {
             return Ok(None);
         };
-        if !self.locks.relock(slot, Mode::Read) {
+        let want = self.paths.want(path);
+        if !self.locks.relock(slot, mode(want, level)) {
             if hold && pos == old {
-                return Err(self.restart(Reason::RelockPath));
+                return Err(self.relock_failed(index, slot));
             }
+            return Ok(None);
+        }
+        if want > level + 1 && !self.relock_above(index)? {
             return Ok(None);
         }
         let Some(node) = self.locks.get(slot).filter(|n| n.covers(pos)) else {
@@ -108,12 +112,18 @@ impl<'t> Attempt<'t> {
 
     /// Goes from the nearest node that covers `pos` down to the path's level.
     fn descend(&mut self, index: u8, pos: Bpos, ahead: usize) -> Result<Step, TransError> {
-        let target = self.path(index)?.level;
-        let mut level = target;
+        let path = self.path(index)?;
+        let target = path.level;
+        let want = self.paths.want(path);
+        // From the highest one that is to stay locked, so that all are.
+        let mut level = target.max(want.saturating_sub(1)).min(BTREE_MAX_DEPTH - 1);
+        for l in target..level {
+            self.leave(index, l);
+        }
         let mut at = None;
         while level < BTREE_MAX_DEPTH {
             if let Some(slot) = self.path(index)?.slot(level) {
-                if self.locks.relock(slot, Mode::Read)
+                if self.locks.relock(slot, mode(want, level))
                     && self.locks.get(slot).is_some_and(|n| n.covers(pos))
                 {
                     at = Some(slot);
@@ -184,6 +194,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Locks the root. `None`: had to wait, try again.
+    #[inline(never)]
     fn lock_root(&mut self, index: u8) -> Result<Option<(Slot, u8)>, TransError> {
         let btree = self.path(index)?.btree;
         let (node, install) = match self.btree.roots.get(btree) {
@@ -201,10 +212,11 @@ impl<'t> Attempt<'t> {
                 (node, true)
             }
         };
-        let Some(slot) = self.lock_node(index, &node, None)? else {
+        let head = node.shared();
+        let mode = mode(self.paths.want(self.path(index)?), head.level);
+        let Some(slot) = self.lock_node(index, &node, None, mode)? else {
             return Ok(None);
         };
-        let head = node.shared();
         if install {
             // It is locked, so it is not being evicted.
             head.set(Flag::NOEVICT);
@@ -220,7 +232,8 @@ impl<'t> Attempt<'t> {
         Ok(Some((slot, level)))
     }
 
-    /// From the locked node in `slot` to its child; the lock of `slot` is given up. `None`: had to wait, try again.
+    /// From the locked node in `slot` to its child; the lock of `slot` is given up, unless it is wanted for intent. `None`: had to
+    /// wait, try again.
     fn step_down(
         &mut self,
         index: u8,
@@ -229,12 +242,15 @@ impl<'t> Attempt<'t> {
         pos: Bpos,
         ahead: usize,
     ) -> Result<Option<Slot>, TransError> {
-        let id = self.path(index)?.btree;
+        let path = self.path(index)?;
+        let id = path.btree;
+        let want = self.paths.want(path);
+        let keep = level < want;
         let btree = self.btree;
         let Some(parent) = self.locks.get(slot) else {
             return Ok(None);
         };
-        let Some(found) = btree.children(parent, id, level, pos, ahead.min(AHEAD_MAX)) else {
+        let Some(ptr) = btree.child_at(parent, id, level, pos) else {
             btree.fill.report(format_args!(
                 "btree {id} level {level} node up to {}: no child for {pos}",
                 parent.max()
@@ -242,21 +258,24 @@ impl<'t> Attempt<'t> {
             return Err(Error::BtreeTopology.into());
         };
         let below = level - 1;
-        let hash = hash_key(&found.child)?;
+        let hash = hash_key(&ptr)?;
         let Some(child) = btree.fill.cache.get(hash) else {
-            self.read_nodes(index, below, &found.child, &found.ahead)?;
+            self.read_nodes(index, slot, level, &ptr, ahead)?;
             return Ok(None);
         };
-        if found.ahead.iter().any(|a| a.is_some()) && self.read_ahead(index, below, &found.ahead)? {
+        if ahead != 0 && self.read_ahead(index, slot, level, ptr.get().key.pos, ahead)? {
             return Ok(None);
         }
-        if !self.usable(index, &child, id, below, &found.child)? {
+        if !self.usable(index, &child, id, below, &ptr)? {
             return Ok(None);
         }
-        let Some(child_slot) = self.lock_node(index, &child, Some(slot))? else {
+        let parent = (!keep).then_some(slot);
+        let Some(child_slot) = self.lock_node(index, &child, parent, mode(want, below))? else {
             return Ok(None);
         };
-        self.unlock_unless_needed(index, slot);
+        if !keep {
+            self.unlock_unless_needed(index, slot);
+        }
         if let Some(path) = self.paths.get_mut(index) {
             path.set_slot(below, Some(child_slot));
         }
@@ -264,32 +283,36 @@ impl<'t> Attempt<'t> {
         if !in_range {
             btree.fill.report(format_args!(
                 "btree {id} level {below} node up to {}: does not reach down to {pos}",
-                found.child.get().key.pos
+                ptr.get().key.pos
             ));
             return Err(Error::BtreeTopology.into());
         }
         Ok(Some(child_slot))
     }
 
-    /// Locks `node` for read. If that means waiting, the lock of `parent` is given up first. `None`: it is not in the cache any more.
+    /// Locks `node`. If that means waiting, the lock of `parent` is given up first. `None`: it is not in the cache any more.
     fn lock_node(
         &mut self,
         index: u8,
         node: &Arc<Node>,
         parent: Option<Slot>,
+        mode: Mode,
     ) -> Result<Option<Slot>, TransError> {
         let slot = match self.locks.reference(node) {
             Ok(slot) => slot,
             Err(e) => return Err(self.restart(e.into())),
         };
-        let mut locked = self.locks.try_lock(slot, Mode::Read);
+        let mut locked = self.locks.try_lock(slot, mode);
         if locked == Ok(false) {
             if let Some(parent) = parent {
                 self.unlock_unless_needed(index, parent);
             }
-            locked = self.locks.lock(slot, Mode::Read).map(|()| true);
+            locked = self.locks.lock(slot, mode).map(|()| true);
         }
         if let Err(e) = locked {
+            if e == LockError::Upgrade {
+                self.upgrade_failed(node.shared().btree, node.shared().level);
+            }
             self.locks.put(slot);
             return Err(self.restart(e.into()));
         }
@@ -319,10 +342,10 @@ impl<'t> Attempt<'t> {
         if let Some(e) = head.error() {
             return Err(self.read_failed(e));
         }
-        let (is, should) = (head.ptr.get(), ptr.get());
-        let mut same = head.btree == btree && head.level == level && is.key.pos == should.key.pos;
-        if let (Ok(a), Ok(b)) = (BtreePtr::parse(is), BtreePtr::parse(should)) {
-            same &= a.min_key == b.min_key;
+        let should = ptr.get();
+        let mut same = head.btree == btree && head.level == level && head.max() == should.key.pos;
+        if let Ok(p) = BtreePtr::parse(should) {
+            same &= head.min() == p.min_key;
         }
         if !same {
             self.btree.fill.report(format_args!(
@@ -354,7 +377,7 @@ impl<'t> Attempt<'t> {
     }
 
     fn prepare(
-        &mut self,
+        &self,
         btree: bcachefs_format::BtreeId,
         level: u8,
         ptr: &PtrKey,
@@ -368,6 +391,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Reads a node that is not in the cache and waits for it.
+    #[inline(never)]
     fn read_node(
         &mut self,
         index: u8,
@@ -389,20 +413,22 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    /// Reads a node and the ones after it, and waits for the first.
+    /// Reads the child at `ptr` of the node in `slot` at `level`, and the ones after it, and waits for the first.
+    #[inline(never)]
     fn read_nodes(
         &mut self,
         index: u8,
+        slot: Slot,
         level: u8,
         ptr: &PtrKey,
-        ahead: &[Option<PtrKey>; AHEAD_MAX],
+        ahead: usize,
     ) -> Result<(), TransError> {
         let btree = self.path(index)?.btree;
-        let first = match self.prepare(btree, level, ptr, Buffer::Wait) {
+        let first = match self.prepare(btree, level - 1, ptr, Buffer::Wait) {
             Ok(filling) => filling,
             Err(e) => return Err(self.read_failed(e)),
         };
-        let more = self.prepare_ahead(btree, level, ahead);
+        let more = self.prepare_ahead(btree, slot, level, ptr.get().key.pos, ahead);
         self.locks.unlock_all();
         // Those ahead have their buffers. They go first, for the other one may have to wait until they give them back.
         more.into_iter().flatten().for_each(ReadOp::start);
@@ -420,15 +446,19 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    /// Starts reading nodes that will be wanted. True if there were any: locks have been given up then.
+    /// Starts reading the children after the one that ends at `end` of the node in `slot`. True if there were any: locks have been
+    /// given up then.
+    #[inline(never)]
     fn read_ahead(
         &mut self,
         index: u8,
+        slot: Slot,
         level: u8,
-        ahead: &[Option<PtrKey>; AHEAD_MAX],
+        end: Bpos,
+        ahead: usize,
     ) -> Result<bool, TransError> {
         let btree = self.path(index)?.btree;
-        let more = self.prepare_ahead(btree, level, ahead);
+        let more = self.prepare_ahead(btree, slot, level, end, ahead);
         if more.iter().all(|op| op.is_none()) {
             return Ok(false);
         }
@@ -441,18 +471,25 @@ impl<'t> Attempt<'t> {
 
     /// Puts those of the nodes into the cache that are not in it and that there is memory for.
     fn prepare_ahead(
-        &mut self,
+        &self,
         btree: bcachefs_format::BtreeId,
+        slot: Slot,
         level: u8,
-        ahead: &[Option<PtrKey>; AHEAD_MAX],
+        mut end: Bpos,
+        ahead: usize,
     ) -> [Option<KBox<ReadOp>>; AHEAD_MAX] {
         let mut ops = [const { None }; AHEAD_MAX];
-        for (op, ptr) in ops.iter_mut().zip(ahead.iter().flatten()) {
-            let present = hash_key(ptr).is_ok_and(|h| self.btree.fill.cache.get(h).is_some());
+        for op in ops.iter_mut().take(ahead) {
+            let next = |parent| self.btree.child_after(parent, btree, level, end);
+            let Some(ptr) = self.locks.get(slot).and_then(next) else {
+                break;
+            };
+            end = ptr.get().key.pos;
+            let present = hash_key(&ptr).is_ok_and(|h| self.btree.fill.cache.get(h).is_some());
             if present {
                 continue;
             }
-            if let Ok(Filling::Start(start)) = self.prepare(btree, level, ptr, Buffer::Now) {
+            if let Ok(Filling::Start(start)) = self.prepare(btree, level - 1, &ptr, Buffer::Now) {
                 *op = Some(start);
             }
         }

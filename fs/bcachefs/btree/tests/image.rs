@@ -30,7 +30,7 @@ use kernel::{prelude::*, str::CString, sync::Arc};
 use kfs::block::IoBuf;
 
 /// Sectors of a node in these tests.
-pub(super) const NODE_SECTORS: usize = 8;
+pub(super) const NODE_SECTORS: usize = 32;
 const NODE_U64S: usize = NODE_SECTORS * 64;
 /// The magic of these tests' nodes.
 pub(super) const MAGIC: u64 = 0x5eed;
@@ -70,7 +70,9 @@ impl Key {
     /// The same as the engine has it.
     pub(super) fn as_ref(&self) -> KeyRef<'_> {
         let value: &[u64] = match self.key_type {
-            KeyType::COOKIE => core::slice::from_ref(&self.value),
+            KeyType::COOKIE | KeyType::RESERVATION | KeyType::ACCOUNTING => {
+                core::slice::from_ref(&self.value)
+            }
             _ => &[],
         };
         let key = Bkey {
@@ -97,6 +99,8 @@ impl Draw {
 /// Nodes in memory. The pointer's sector is the index of the node; device 1 has damaged copies only.
 pub(super) struct Image {
     nodes: KVVec<KVVec<u64>>,
+    /// Whether nodes have a first copy that is damaged.
+    damaged: bool,
 }
 
 fn failed<E>(_: E) -> Error {
@@ -107,6 +111,15 @@ impl Image {
     pub(super) fn new() -> Self {
         Image {
             nodes: KVVec::new(),
+            damaged: true,
+        }
+    }
+
+    /// The same with one copy of each node, which is good: a node of which one is not is to be written anew.
+    pub(super) fn sound() -> Self {
+        Image {
+            damaged: false,
+            ..Self::new()
         }
     }
 
@@ -159,7 +172,7 @@ impl Image {
         let mut value = [0u64; 9];
         let ptrs = [Ptr::new(1, index, 0), Ptr::new(0, index, 0)];
         let n = BtreePtr::new(seq, written, min, max)
-            .build(&ptrs, &mut value)
+            .build(ptrs.get(usize::from(!self.damaged)..).unwrap_or(&[]), &mut value)
             .map_err(failed)?;
         let key = Bkey {
             u64s: 5 + n as u8,
@@ -244,13 +257,24 @@ impl Image {
         self.nodes.get_mut(index)
     }
 
-    /// A filesystem with these nodes, roots and keys in the journal.
+    /// A filesystem with these nodes, a root and keys in the journal.
     pub(super) fn mount(self, btree: BtreeId, root: Root, keys: JournalKeys) -> Result<Arc<Btree>> {
         let mut roots = KVec::new();
-        let mut root = Some(root);
+        roots.push((btree, root), GFP_KERNEL)?;
+        self.mount_all(roots, keys)
+    }
+
+    /// The same with several btrees.
+    pub(super) fn mount_all(
+        self,
+        mut trees: KVec<(BtreeId, Root)>,
+        keys: JournalKeys,
+    ) -> Result<Arc<Btree>> {
+        let mut roots = KVec::new();
         for id in 0..=BtreeId::MAX.0 {
-            let state = match root.take_if(|_| id == btree.0) {
-                Some(root) => RootState::At(root),
+            let i = trees.iter().position(|t| t.0 .0 == id);
+            let state = match i.and_then(|i| trees.remove(i).ok()) {
+                Some((_, root)) => RootState::At(root),
                 None => RootState::Absent,
             };
             roots.push(state, GFP_KERNEL)?;
@@ -263,6 +287,7 @@ impl Image {
             clocks: [0; 2],
             next_seq: 100,
             replayed: None,
+            rings: KVec::new(),
         };
         let config = Config {
             node_sectors: NODE_SECTORS as u32,
@@ -270,12 +295,18 @@ impl Image {
             magic: MAGIC,
             version: Version::CURRENT.0,
             version_min: Version::CURRENT.0,
+            metadata_csum: CsumType::CRC32C_NONZERO,
             name: CString::try_from_fmt(core::format_args!("test"))?,
         };
         let counters = Arc::new(Counters::new(core::iter::empty()), GFP_KERNEL)?;
         let source: KBox<dyn NodeSource> = KBox::new(self, GFP_KERNEL)?;
         Btree::with_source(config, source, start, counters)
     }
+}
+
+/// Btrees without nodes, over which the journal lays `keys`. For tests elsewhere that need something to read.
+pub(crate) fn without_nodes(keys: JournalKeys) -> Result<Arc<Btree>> {
+    Image::new().mount_all(KVec::new(), keys)
 }
 
 impl NodeSource for Image {

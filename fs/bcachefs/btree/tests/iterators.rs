@@ -201,7 +201,7 @@ pub(super) fn over_journal() -> Result {
         }
         let mut image = Image::new();
         let root = image.tree(BtreeId::LRU, &keys)?;
-        let b = image.mount(BtreeId::LRU, root, journal.finish())?;
+        let b = image.mount(BtreeId::LRU, root, journal.finish()?)?;
         compare(&b, BtreeId::LRU, &model, &mut draw, 150)?;
     }
     // A node that was split after the tree was written: the journal has the pointers to its halves.
@@ -234,7 +234,7 @@ pub(super) fn over_journal() -> Result {
         journal.push(60, BtreeId::LRU, 1, &key)?;
     }
     model.extend_from_slice(keys.get(12..).ok_or(Error::NoMem)?, GFP_KERNEL)?;
-    let b = image.mount(BtreeId::LRU, root, journal.finish())?;
+    let b = image.mount(BtreeId::LRU, root, journal.finish()?)?;
     compare(&b, BtreeId::LRU, &model, &mut draw, 100)
 }
 

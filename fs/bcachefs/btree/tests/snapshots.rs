@@ -12,7 +12,7 @@ use crate::{
     util::error::Result,
 };
 use bcachefs_format::{keys::snapshot::Snapshot, Bpos, BtreeId, KeyType};
-use kernel::{prelude::*, sync::Arc};
+use kernel::prelude::*;
 
 /// Lowest number used.
 const BASE: u32 = 1000;
@@ -100,7 +100,7 @@ pub(super) fn visibility() -> Result {
         let b = image.mount(BtreeId::XATTRS, root, JournalKeys::empty())?;
         let mut copy = KVVec::new();
         copy.extend_from_slice(&nodes, GFP_KERNEL)?;
-        b.set_ancestry(Arc::new(SnapshotTable::build(copy)?, GFP_KERNEL)?);
+        b.set_ancestry(SnapshotTable::build(copy)?);
         b.inject_restarts(3, 200);
         for id in BASE..BASE + n {
             // The nearest version of each position, unless it hides.

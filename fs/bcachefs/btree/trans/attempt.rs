@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! One try of a transaction.
 
-use super::{buffer::Buffer, error::Reason, TransError};
+use super::{buffer::Buffer, error::Reason, pending::Pending, TransError};
 use crate::{
     btree::{
         iter::{Iter, IterFlags, COUNTERS_MAX},
@@ -13,7 +13,7 @@ use crate::{
 };
 use bcachefs_format::{Bpos, BtreeId, KeyRef};
 use kernel::prelude::*;
-use kfs::sync::six::{Mode, Slot};
+use kfs::sync::six::Slot;
 
 /// What a transaction's body works with. Keys borrowed from it are valid until the next call that takes it mutably.
 pub struct Attempt<'t> {
@@ -21,9 +21,15 @@ pub struct Attempt<'t> {
     pub(in crate::btree) locks: &'t mut NodeLocks,
     pub(in crate::btree) paths: &'t mut Paths,
     pub(in crate::btree) live: &'t Live,
+    /// What it wants to change.
+    pub(in crate::btree) pending: &'t mut Pending,
+    /// Room for the keys that a trigger looks at.
+    pub(super) scratch: &'t mut KVVec<u64>,
     /// The value of the accounting key returned last.
     pub(in crate::btree) counters: [u64; COUNTERS_MAX],
     restarts: u32,
+    /// Commits made.
+    pub(super) commits: u32,
     /// Memory ran out in an earlier attempt.
     low_memory: bool,
     /// The attempt is over.
@@ -39,13 +45,17 @@ impl<'t> Attempt<'t> {
     ) -> Self {
         buffer.paths.forget_results();
         buffer.live.clear();
+        buffer.pending.reset();
         Attempt {
             btree,
             locks: &mut buffer.locks,
             paths: &mut buffer.paths,
             live: &buffer.live,
+            pending: &mut buffer.pending,
+            scratch: &mut buffer.scratch,
             counters: [0; COUNTERS_MAX],
             restarts,
+            commits: 0,
             low_memory,
             failed: None,
         }
@@ -146,28 +156,6 @@ impl<'t> Attempt<'t> {
         let r = f();
         self.relock()?;
         Ok(r)
-    }
-
-    /// Locks again what paths in use, other than `except`, depend on.
-    pub(in crate::btree) fn relock_held(
-        &mut self,
-        except: Option<u8>,
-        reason: Reason,
-    ) -> Result<(), TransError> {
-        for i in 0..self.paths.len() as u8 {
-            let Some(path) = self.paths.get(i) else {
-                continue;
-            };
-            if !path.hold || Some(i) == except || !self.live.contains(i) {
-                continue;
-            }
-            if let Some(slot) = path.slot(path.level) {
-                if !self.locks.relock(slot, Mode::Read) {
-                    return Err(self.restart(reason));
-                }
-            }
-        }
-        Ok(())
     }
 
     /// After a restart: goes the paths of the attempt before, in the order of their positions, and keeps their nodes locked,

@@ -5,7 +5,10 @@
 //! none a new one is made, and if there is no memory for that either, the transaction waits for the filesystem's
 //! reserve, of which there is one.
 
-use super::info::{Info, Transactions};
+use super::{
+    info::{Info, Transactions},
+    pending::{Pending, VALUE_U64S_MAX},
+};
 use crate::{
     btree::{
         node::NodeLocks,
@@ -26,6 +29,8 @@ pub(in crate::btree) struct Buffer {
     pub(super) locks: NodeLocks,
     pub(super) paths: Paths,
     pub(super) live: Live,
+    pub(super) pending: Pending,
+    pub(super) scratch: KVVec<u64>,
     pub(super) info: Arc<Info>,
     transactions: Arc<Transactions>,
     /// It is the reserve, and goes back there.
@@ -40,6 +45,8 @@ impl Buffer {
                 locks: NodeLocks::new(graph.clone(), locks)?,
                 paths: Paths::new()?,
                 live: Live::new(),
+                pending: Pending::new()?,
+                scratch: KVVec::with_capacity(2 * VALUE_U64S_MAX, GFP_KERNEL)?,
                 info: transactions.enter()?,
                 transactions: transactions.clone(),
                 reserve: false,
@@ -111,6 +118,7 @@ impl Buffers {
         b.paths.clear(&mut b.locks);
         b.locks.clear();
         b.live.clear();
+        b.pending.reset();
         if buffer.reserve {
             *self.reserve.lock() = Some(buffer);
             self.returned.notify_one();

@@ -12,6 +12,8 @@ pub(in crate::btree) enum Reason {
     Relock,
     /// The same, when a path was used again.
     RelockPath,
+    /// The same, when it was to be locked for intent.
+    RelockPathIntent,
     /// The same, after waiting for a node to be read.
     RelockAfterFill,
     /// A read lock could not be turned into intent.
@@ -24,8 +26,22 @@ pub(in crate::btree) enum Reason {
     TooManyPaths,
     /// Waiting would have closed a cycle.
     WouldDeadlock,
+    /// The same, when a node was to be locked for write.
+    WouldDeadlockWrite,
     /// The search for cycles gave up.
     RecursionLimit,
+    /// A lock was lost while waiting for room in the journal.
+    JournalWait,
+    /// A lock was lost while the superblock was made to list replicas.
+    MarkReplicas,
+    /// A node was split, or written anew.
+    Split,
+    /// Nodes were merged.
+    #[allow(dead_code)] // Until they are.
+    Merge,
+    /// The tree changed while a split was prepared.
+    #[allow(dead_code)] // Until nodes are split.
+    SplitRace,
     /// Asked for, to test that restarts work.
     Injected,
 }
@@ -36,12 +52,19 @@ impl Reason {
         match self {
             Reason::Relock => Counter::TRANS_RESTART_RELOCK,
             Reason::RelockPath => Counter::TRANS_RESTART_RELOCK_PATH,
+            Reason::RelockPathIntent => Counter::TRANS_RESTART_RELOCK_PATH_INTENT,
             Reason::RelockAfterFill => Counter::TRANS_RESTART_RELOCK_AFTER_FILL,
             Reason::Upgrade => Counter::TRANS_RESTART_UPGRADE,
             Reason::FillMemory => Counter::TRANS_RESTART_MEMORY_ALLOCATION_FAILURE,
             Reason::NodeReused => Counter::TRANS_RESTART_BTREE_NODE_REUSED,
             Reason::TooManyPaths => Counter::TRANS_RESTART_TOO_MANY_ITERS,
             Reason::WouldDeadlock => Counter::TRANS_RESTART_WOULD_DEADLOCK,
+            Reason::WouldDeadlockWrite => Counter::TRANS_RESTART_WOULD_DEADLOCK_WRITE,
+            Reason::JournalWait => Counter::TRANS_RESTART_JOURNAL_RES_GET,
+            Reason::MarkReplicas => Counter::TRANS_RESTART_MARK_REPLICAS,
+            Reason::Split => Counter::TRANS_RESTART_BTREE_NODE_SPLIT,
+            Reason::Merge => Counter::TRANS_RESTART_RELOCK_NEXT_NODE,
+            Reason::SplitRace => Counter::TRANS_RESTART_SPLIT_RACE,
             Reason::RecursionLimit => Counter::TRANS_RESTART_WOULD_DEADLOCK_RECURSION_LIMIT,
             Reason::Injected => Counter::TRANS_RESTART_INJECTED,
         }

@@ -45,12 +45,12 @@ impl Btree {
         }
         let _nofs = NofsScope::enter();
         let mut buffer = self.buffers.take();
-        buffer.info.set(Now {
+        buffer.info.start(Now {
             pid,
             caller: Some(Location::caller()),
             restarts: 0,
         });
-        let (mut restarts, mut memory) = (0, 0);
+        let (mut restarts, mut memory, mut commits) = (0, 0, 0);
         let result = loop {
             let _srcu = self.barrier.read();
             let mut attempt = Attempt::new(self, &mut buffer, restarts, memory != 0);
@@ -63,6 +63,7 @@ impl Btree {
             }
             let result = f(&mut attempt);
             let failed = attempt.failed();
+            commits += attempt.commits;
             let reason = match result {
                 Ok(r) if failed.is_none() => break Ok(r),
                 Err(TransError::Fs(e)) => break Err(e),
@@ -95,11 +96,7 @@ impl Btree {
                 _ => {}
             }
         };
-        buffer.info.set(Now {
-            pid: 0,
-            caller: None,
-            restarts: 0,
-        });
+        buffer.info.end(commits);
         self.buffers.put(buffer);
         result
     }

@@ -8,7 +8,7 @@
 use core::cmp::Ordering;
 
 use bcachefs_format::{BtreeId, KeyRef, KeyType};
-use kernel::prelude::*;
+use kernel::{prelude::*, sync::atomic::Atomic};
 
 use super::{
     store::{Handle, Store},
@@ -66,13 +66,19 @@ impl JournalKeysBuilder {
         Ok(())
     }
 
-    /// The overlay of what was added.
-    pub fn finish(mut self) -> JournalKeys {
+    /// The overlay of what was added. May sleep.
+    pub fn finish(mut self) -> Result<JournalKeys> {
         self.sort();
-        JournalKeys {
+        let words = self.index.len().div_ceil(64);
+        let mut hidden = KVVec::with_capacity(words, GFP_KERNEL)?;
+        for _ in 0..words {
+            hidden.push(Atomic::new(0), GFP_KERNEL)?;
+        }
+        Ok(JournalKeys {
             store: self.store,
             index: self.index,
-        }
+            hidden,
+        })
     }
 
     /// Sorts the index, removes superseded keys, and gives their memory back when that is worth it.

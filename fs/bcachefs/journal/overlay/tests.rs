@@ -26,7 +26,7 @@ fn build(
 ) -> Result<JournalKeys> {
     let mut b = JournalKeysBuilder::new();
     fill(&mut b).map_err(|e| e.errno())?;
-    Ok(b.finish())
+    b.finish().map_err(|e| e.errno())
 }
 
 #[kernel::macros::kunit_tests(bcachefs_journal_overlay)]
@@ -40,6 +40,41 @@ mod cases {
         assert!(keys.first_from(BtreeId::INODES, 0, Bpos::POS_MIN).is_none());
         assert!(keys.last_upto(BtreeId::INODES, 0, Bpos::SPOS_MAX).is_none());
         assert!(keys.max_level(BtreeId::INODES).is_none());
+    }
+
+    #[test]
+    fn overwritten_keys_are_passed_over() -> Result {
+        let at = |inode| Bpos::new(inode, 0);
+        let keys = build(|b| {
+            for i in 0..200 {
+                b.push(1, BtreeId::DIRENTS, 0, &key(KeyType::COOKIE, at(i), &[i]))?;
+            }
+            for i in 0..200 {
+                b.push(1, BtreeId::INODES, 0, &key(KeyType::COOKIE, at(i), &[i]))?;
+            }
+            b.push(1, BtreeId::ACCOUNTING, 0, &delta(at(7), 1, &[1]))
+        })?;
+        for i in Iterator::chain(50..150, [0, 199]) {
+            keys.overwritten(BtreeId::INODES, 0, at(i));
+        }
+        // Not there, and not to be hidden.
+        keys.overwritten(BtreeId::INODES, 1, at(10));
+        keys.overwritten(BtreeId::INODES, 0, Bpos::new(10, 1));
+        keys.overwritten(BtreeId::ACCOUNTING, 0, at(7));
+        let pos = |k: Option<KeyRef<'_>>| k.map(|k| k.key.pos.inode);
+        let inodes = keys.keys(BtreeId::INODES, 0);
+        assert_eq!(pos(inodes.first_from(at(0), at(300))), Some(1));
+        assert_eq!(pos(inodes.first_from(at(10), at(300))), Some(10));
+        assert_eq!(pos(inodes.first_from(at(50), at(300))), Some(150));
+        assert_eq!(pos(inodes.first_from(at(50), at(149))), None);
+        assert_eq!(pos(inodes.last_upto(at(300), at(0))), Some(198));
+        assert_eq!(pos(inodes.last_upto(at(149), at(0))), Some(49));
+        assert_eq!(pos(inodes.last_upto(at(149), at(50))), None);
+        let dirents = keys.keys(BtreeId::DIRENTS, 0);
+        assert_eq!(pos(dirents.first_from(at(60), at(300))), Some(60));
+        let accounting = keys.keys(BtreeId::ACCOUNTING, 0);
+        assert_eq!(pos(accounting.first_from(at(0), at(300))), Some(7));
+        Ok(())
     }
 
     #[test]

@@ -1,0 +1,48 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Subvolumes and snapshots.
+
+use super::{keys, AllocTriggers, Trans};
+use crate::{btree::Attempt, util::error::Error};
+use bcachefs_format::{keys::subvolume::Subvolume, Bpos, BtreeId, KeyRef, KeyType};
+
+/// Snapshots that one transaction makes at most.
+const NEW_SNAPSHOTS: usize = 16;
+
+/// The subvolume that the directory entry of subvolume `key` is in; 0 if it has none.
+fn parent(key: KeyRef<'_>) -> core::result::Result<u64, bcachefs_format::Invalid> {
+    match key.key.key_type {
+        KeyType::SUBVOLUME => Ok(Subvolume::parse(key)?.fs_path_parent.into()),
+        _ => Ok(0),
+    }
+}
+
+impl AllocTriggers {
+    /// A subvolume appears, moves or goes: it is among the children of the one it is in.
+    pub(super) fn subvolume(&self, t: &mut Attempt<'_>, old: KeyRef<'_>, new: KeyRef<'_>) -> Trans {
+        let id = new.key.pos.offset;
+        let (was, is) = (parent(old)?, parent(new)?);
+        if was == is {
+            return Ok(());
+        }
+        for (parent, present) in [(was, false), (is, true)] {
+            if parent != 0 {
+                let pos = Bpos::new(parent, id);
+                keys::set_bit(t, BtreeId::SUBVOLUME_CHILDREN, pos, present)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A snapshot is going to appear or change: makes room for it in the table, which the commit cannot do.
+    pub(super) fn prepare_snapshot(&self, t: &mut Attempt<'_>, new: KeyRef<'_>) -> Trans {
+        let id = u32::try_from(new.key.pos.offset).map_err(|_| Error::SnapshotMissing)?;
+        if !self.snapshots.can_have(id) {
+            self.complain(format_args!("snapshot {id} is not below all others"));
+            return Err(Error::Unsupported.into());
+        }
+        if !self.snapshots.has_room(NEW_SNAPSHOTS) {
+            t.unlocked(|| self.snapshots.reserve(2 * NEW_SNAPSHOTS))??;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Locks beyond those for reading: intent, several levels of it, and write.
+
+use super::table::mode;
+use crate::{
+    btree::{
+        node::Flag,
+        trans::{Attempt, Reason, TransError},
+    },
+    util::counters::Counter,
+};
+use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, Bpos, BtreeId};
+use kfs::sync::six::{LockError, Mode, Slot};
+
+impl Attempt<'_> {
+    /// Locks again what the attempt depends on, except what path `except` leads to. Does not sleep.
+    pub(in crate::btree) fn relock_held(
+        &mut self,
+        except: Option<u8>,
+        reason: Reason,
+    ) -> Result<(), TransError> {
+        for i in 0..self.paths.len() as u8 {
+            if Some(i) == except || !self.paths.depends(self.live, i) {
+                continue;
+            }
+            let path = self.path(i)?;
+            let level = path.level;
+            let Some(slot) = path.slot(level) else {
+                continue;
+            };
+            let want = self.paths.want(path);
+            if !self.locks.relock(slot, mode(want, level)) {
+                self.btree.counters.inc(Counter::BTREE_PATH_RELOCK_FAIL);
+                return Err(self.restart(reason));
+            }
+            if want > level + 1 && !self.relock_above(i)? {
+                return Err(self.restart(reason));
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks again those nodes above the one the path leads to that it wants for intent. Does not sleep.
+    pub(super) fn relock_above(&mut self, index: u8) -> Result<bool, TransError> {
+        let path = self.path(index)?;
+        let (level, want, slots) = (path.level, self.paths.want(path), path.slots);
+        let above = slots
+            .iter()
+            .enumerate()
+            .filter(|(l, _)| *l > usize::from(level) && *l < usize::from(want));
+        for slot in above.filter_map(|(_, s)| *s) {
+            if !self.locks.relock(slot, Mode::Intent) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What the path has shown cannot be locked again: the end of the attempt.
+    #[cold]
+    pub(super) fn relock_failed(&mut self, index: u8, slot: Slot) -> TransError {
+        self.btree.counters.inc(Counter::BTREE_PATH_RELOCK_FAIL);
+        if self.locks.mode(slot) == Some(Mode::Read) {
+            // Only intent was missing.
+            if let Some((btree, level)) = self.paths.get(index).map(|p| (p.btree, p.level)) {
+                self.upgrade_failed(btree, level);
+            }
+            return self.restart(Reason::Upgrade);
+        }
+        let reason = match self.paths.get(index).map(|p| self.paths.want(p) > p.level) {
+            Some(true) => Reason::RelockPathIntent,
+            _ => Reason::RelockPath,
+        };
+        self.restart(reason)
+    }
+
+    /// A read could not be turned into intent. All paths of the btree take intent from now on: two transactions that read first
+    /// would get into each other's way for ever.
+    #[cold]
+    pub(super) fn upgrade_failed(&mut self, btree: BtreeId, level: u8) {
+        self.btree.counters.inc(Counter::BTREE_PATH_UPGRADE_FAIL);
+        self.paths.raise(btree, level + 1);
+    }
+
+    /// What the path has shown, if anything, is still so, and nobody changes it until the commit.
+    pub(in crate::btree) fn keep(&mut self, index: u8) -> Result<(), TransError> {
+        let path = self.path(index)?;
+        let (level, hold) = (path.level, path.hold);
+        let want = self.paths.want(path).max(level + 1);
+        self.paths.set_want(index, want);
+        match self.path(index)?.slot(level).filter(|_| hold) {
+            Some(slot) if !self.locks.relock(slot, Mode::Intent) => Err(self.relock_failed(index, slot)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Locks the nodes of a path from its own level up to below `want` for intent, as far as the tree is that high, from the leaf
+    /// upwards. Does not sleep; what cannot be had is a restart.
+    ///
+    /// The path must have been gone. Nodes above the root it was gone from are not looked for: whoever locks up to the top
+    /// checks that the topmost node is the root.
+    #[allow(dead_code)] // Until nodes are split.
+    pub(in crate::btree) fn upgrade(&mut self, index: u8, want: u8) -> Result<(), TransError> {
+        self.check()?;
+        let path = self.path(index)?;
+        let (btree, level, slots) = (path.btree, path.level, path.slots);
+        let want = want.min(BTREE_MAX_DEPTH);
+        self.paths.set_want(index, want);
+        for (l, slot) in slots.iter().enumerate() {
+            let Some(slot) = slot.filter(|_| l >= usize::from(level) && l < usize::from(want))
+            else {
+                continue;
+            };
+            if !self.locks.relock(slot, Mode::Intent) {
+                self.btree.counters.inc(Counter::BTREE_PATH_UPGRADE_FAIL);
+                self.paths.raise(btree, want);
+                return Err(self.restart(Reason::Upgrade));
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks a node for write on top of intent. Sleeps for readers to leave.
+    pub(in crate::btree) fn write_lock(&mut self, slot: Slot) -> Result<(), TransError> {
+        match self.locks.mode(slot) {
+            Some(Mode::Write) => return Ok(()),
+            Some(Mode::Intent) => {}
+            _ => return Err(self.restart(Reason::RelockPathIntent)),
+        }
+        match self.locks.lock(slot, Mode::Write) {
+            Ok(()) => Ok(()),
+            Err(LockError::WouldDeadlock) => Err(self.restart(Reason::WouldDeadlockWrite)),
+            Err(e) => Err(self.restart(e.into())),
+        }
+    }
+
+    /// Back from write to intent. Places found in the node before are void.
+    pub(in crate::btree) fn write_unlock(&mut self, slot: Slot) {
+        self.locks.downgrade(slot, Mode::Intent);
+        self.paths.node_changed(slot);
+    }
+
+    /// After a commit: gives up intent where no iterator asks for it.
+    pub(in crate::btree) fn downgrade(&mut self) {
+        self.paths.lower();
+        self.paths.release(self.live);
+        // A node may be shared by paths that want it differently, so first the ones that want less.
+        for i in 0..self.paths.len() as u8 {
+            let Some(path) = self.paths.get(i) else {
+                continue;
+            };
+            let (want, slots) = (self.paths.want(path), path.slots);
+            for (l, slot) in slots.iter().enumerate() {
+                if let Some(slot) = slot.filter(|_| l >= usize::from(want)) {
+                    if !self.wanted(slot, l as u8) {
+                        self.locks.downgrade(slot, Mode::Read);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether any path wants intent on the node.
+    fn wanted(&self, slot: Slot, level: u8) -> bool {
+        (0..self.paths.len() as u8)
+            .filter_map(|i| self.paths.get(i))
+            .any(|p| p.slot(level) == Some(slot) && level < self.paths.want(p))
+    }
+
+    /// The path that keeps the node of an update at `pos` locked for intent until the commit: one for all updates in a node. May
+    /// sleep.
+    pub(in crate::btree) fn keeper(
+        &mut self,
+        btree: BtreeId,
+        level: u8,
+        pos: Bpos,
+        near: Option<u8>,
+    ) -> Result<u8, TransError> {
+        for i in 0..self.paths.len() as u8 {
+            let Some(path) = self.paths.get(i) else {
+                continue;
+            };
+            if !path.kept || path.btree != btree || path.level != level {
+                continue;
+            }
+            let Some(slot) = path.slot(level) else {
+                continue;
+            };
+            if !self.locks.relock(slot, Mode::Intent) {
+                return Err(self.relock_failed(i, slot));
+            }
+            if self.locks.get(slot).is_some_and(|n| n.covers(pos)) {
+                return Ok(i);
+            }
+        }
+        let picked = self
+            .paths
+            .pick(self.live, btree, level, pos, level + 1, self.locks);
+        let Some(index) = picked else {
+            return Err(self.restart(Reason::TooManyPaths));
+        };
+        if let Some(near) = near {
+            let there = self.paths.get(index).and_then(|p| p.slot(level));
+            let covered = there.and_then(|s| self.locks.get(s)).is_some_and(|n| n.covers(pos));
+            if !covered {
+                self.paths.copy(near, index, self.locks);
+            }
+        }
+        let Some(slot) = self.traverse(index, pos, 0)? else {
+            return Err(self.restart(Reason::NodeReused));
+        };
+        if self.head(slot).is_none_or(|h| h.has(Flag::DEAD)) {
+            return Err(self.restart(Reason::NodeReused));
+        }
+        if let Some(path) = self.paths.get_mut(index) {
+            path.hold = true;
+            path.kept = true;
+        }
+        Ok(index)
+    }
+}

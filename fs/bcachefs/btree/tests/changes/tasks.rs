@@ -1,0 +1,185 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Several tasks that change keys in the same leaves.
+
+use super::{btrees, journal_is_right};
+use crate::{
+    btree::{
+        tests::{
+            check,
+            image::{Draw, Key},
+        },
+        trans::update::{CommitFlags, UpdateFlags},
+        Btree, IterFlags,
+    },
+    util::error::Result,
+};
+use bcachefs_format::{Bpos, BtreeId};
+use core::ops::ControlFlow;
+use kernel::{
+    c_str,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc, Completion,
+    },
+};
+use kfs::work::{Kind, WorkQueue};
+
+const ID: BtreeId = BtreeId::REBALANCE_WORK;
+const TASKS: u64 = 4;
+/// Accounts, whose sum never changes, before the keys that one task each has to itself.
+const ACCOUNTS: u64 = 40;
+const OWN: u64 = 30;
+const START: u64 = 1000;
+
+#[pin_data]
+struct Shared {
+    btree: Arc<Btree>,
+    running: Atomic<u32>,
+    failed: Atomic<u32>,
+    #[pin]
+    done: Completion,
+}
+
+fn account(i: u64) -> Bpos {
+    Bpos::new(0, i)
+}
+
+/// Keys of the tasks alternate.
+fn own(me: u64, i: u64) -> Bpos {
+    Bpos::new(1, i * TASKS + me)
+}
+
+/// Moves something from one account to another, if there is as much.
+fn transfer(b: &Btree, from: u64, to: u64, n: u64, intent: bool) -> Result {
+    let flags = match intent {
+        true => IterFlags::INTENT | IterFlags::SLOTS,
+        // It turns out only later that something is changed.
+        false => IterFlags::SLOTS,
+    };
+    b.commit(None, CommitFlags::default(), |t| {
+        let mut i = t.iter(ID, account(from), flags);
+        let mut j = t.iter(ID, account(to), flags);
+        let a = i.peek(t)?.map_or(0, |k| Key::of(k).value);
+        let c = j.peek(t)?.map_or(0, |k| Key::of(k).value);
+        if a < n || from == to {
+            return Ok(());
+        }
+        let key = Key::new(account(from), a - n);
+        t.update(&i, key.as_ref(), UpdateFlags::default())?;
+        let key = Key::new(account(to), c + n);
+        t.update(&j, key.as_ref(), UpdateFlags::default())
+    })?;
+    Ok(())
+}
+
+fn sum(b: &Btree) -> Result<u64> {
+    b.run(|t| {
+        // Read locks of all leaves at once: nothing may change in between.
+        let mut sum = 0;
+        let mut iters = KVec::new();
+        for i in 0..ACCOUNTS {
+            let mut iter = t.iter(ID, account(i), IterFlags::SLOTS);
+            sum += iter.peek(t)?.map_or(0, |k| Key::of(k).value);
+            iters.push(iter, GFP_NOWAIT)?;
+        }
+        // None of them has been lost on the way.
+        t.relock()?;
+        Ok(sum)
+    })
+}
+
+fn task(b: &Btree, me: u64) -> Result {
+    let mut draw = Draw(me + 70);
+    let mut model = [0; OWN as usize];
+    for round in 0..300 {
+        match draw.below(4) {
+            0 => {
+                let (from, to) = (draw.below(ACCOUNTS), draw.below(ACCOUNTS));
+                transfer(b, from, to, draw.below(20), draw.below(3) != 0)?;
+            }
+            1 if round % 7 == 0 => check!(sum(b)? == ACCOUNTS * START),
+            2 => {
+                let (i, n) = (draw.below(OWN), 1 + draw.below(6));
+                let range = i as usize..(i + n).min(OWN) as usize;
+                b.commit(None, CommitFlags::default(), |t| {
+                    for i in range.clone() {
+                        t.delete(ID, own(me, i as u64), UpdateFlags::default())?;
+                    }
+                    Ok(())
+                })?;
+                model.get_mut(range).into_iter().flatten().for_each(|m| *m = 0);
+            }
+            _ => {
+                let (i, value) = (draw.below(OWN), 1 + draw.below(1000));
+                let key = Key::new(own(me, i), value);
+                b.commit(None, CommitFlags::default(), |t| {
+                    t.insert(ID, key.as_ref(), UpdateFlags::default())
+                })?;
+                if let Some(m) = model.get_mut(i as usize) {
+                    *m = value;
+                }
+            }
+        }
+        let i = draw.below(OWN);
+        let found = b.run(|t| Ok(t.get(ID, own(me, i))?.map(Key::of)))?;
+        check!(found.map_or(0, |k| k.value) == model.get(i as usize).copied().unwrap_or(0));
+    }
+    for (i, m) in model.iter().enumerate() {
+        let found = b.run(|t| Ok(t.get(ID, own(me, i as u64))?.map(Key::of)))?;
+        check!(found.map_or(0, |k| k.value) == *m);
+    }
+    Ok(())
+}
+
+pub(in crate::btree::tests) fn tasks() -> Result {
+    for (seed, restarts) in [(1, 0), (2, 100), (3, 20)] {
+        let mut keys = KVVec::new();
+        for i in 0..ACCOUNTS {
+            keys.push(Key::new(account(i), START), GFP_KERNEL)?;
+        }
+        // So that the tree has as many leaves for the others.
+        for i in 0..OWN * TASKS {
+            keys.push(Key::new(Bpos::new(1, i), 7), GFP_KERNEL)?;
+        }
+        let btree = btrees(&[(ID, &keys)], 11, None)?;
+        let (from, to) = (Bpos::new(1, 0), Bpos::new(2, 0));
+        btree.delete_range(ID, from, to, CommitFlags::default())?;
+        btree.inject_restarts(seed, restarts);
+        let shared_btree = btree.clone();
+        let shared = Arc::pin_init(
+            pin_init!(Shared {
+                btree: shared_btree,
+                running: Atomic::new(TASKS as u32),
+                failed: Atomic::new(0),
+                done <- Completion::new(),
+            }),
+            GFP_KERNEL,
+        )?;
+        let queue = WorkQueue::new(c_str!("btree-test"), Kind::Unbound)?;
+        for me in 0..TASKS {
+            let s = shared.clone();
+            queue.try_spawn(GFP_KERNEL, move || {
+                if task(&s.btree, me).is_err() {
+                    s.failed.add(1u32, Relaxed);
+                }
+                if s.running.fetch_sub(1u32, Full) == 1 {
+                    s.done.complete_all();
+                }
+            })?;
+        }
+        shared.done.wait_for_completion();
+        drop(queue);
+        check!(shared.failed.load(Relaxed) == 0);
+        check!(sum(&btree)? == ACCOUNTS * START);
+        let mut n = 0;
+        btree.walk(ID, Bpos::POS_MIN, Bpos::new(0, u64::MAX), IterFlags::NONE, |_| {
+            n += 1;
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+        check!(n == ACCOUNTS);
+        check!(journal_is_right(&btree));
+        drop(shared);
+    }
+    Ok(())
+}

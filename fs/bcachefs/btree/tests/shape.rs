@@ -1,0 +1,354 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Btrees that grow and shrink, and what a crash at any moment leaves of them.
+
+mod crash;
+mod media;
+
+pub(super) use crash::crashes;
+
+use super::{
+    check,
+    image::{Draw, Key, MAGIC},
+};
+use crate::{
+    btree::{
+        engine::Engine,
+        source::NodeSource,
+        trans::update::{CommitFlags, UpdateFlags},
+        write::sink::NodeSink,
+        Btree, Config, IterFlags,
+    },
+    journal::{
+        engine::Journal,
+        start::{RootState, StartState},
+        Blacklist, JournalKeys,
+    },
+    util::{
+        counters::Counters,
+        error::{Error, Result},
+        write_refs::WriteRefs,
+    },
+};
+use bcachefs_format::{
+    checksum::CsumType, keys::btree_ptr::BtreePtr, version::Version, Bkey, Bpos, BtreeId, KeyRef,
+};
+use core::ops::ControlFlow;
+use kernel::{
+    prelude::*,
+    str::CString,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
+use media::{Census, Client, Counts, Media, Nodes, Port, Room};
+
+/// Sectors of a node: few, so that there are many nodes.
+const SECTORS: usize = 8;
+/// The btree of these tests. Its keys are looked at one by one, whatever the snapshot.
+const TREE: BtreeId = BtreeId::XATTRS;
+const VIEW: IterFlags = IterFlags::ALL_SNAPSHOTS;
+/// Buckets of the journal.
+const BUCKETS: u32 = 64;
+/// Sectors of one.
+const BUCKET_SECTORS: u32 = 128;
+/// What its entries start with.
+const JSET_MAGIC: u64 = 0x1234_5678_9abc_def0;
+
+/// What a filesystem starts from: nothing, or what a crash left.
+fn start(root: Option<crate::journal::Root>, keys: JournalKeys, next_seq: u64) -> Result<StartState> {
+    let mut roots = KVec::new();
+    let mut root = root;
+    for id in 0..=BtreeId::MAX.0 {
+        let state = match root.take_if(|_| id == TREE.0) {
+            Some(root) => RootState::At(root),
+            None => RootState::Absent,
+        };
+        roots.push(state, GFP_KERNEL)?;
+    }
+    let mut lost = KVVec::new();
+    lost.push((next_seq, u64::MAX), GFP_KERNEL)?;
+    Ok(StartState {
+        roots,
+        keys,
+        blacklist: Blacklist::new(lost),
+        key_version: 0,
+        clocks: [0; 2],
+        next_seq,
+        replayed: None,
+        rings: KVec::new(),
+    })
+}
+
+fn mount(media: &Arc<Media>, start: StartState) -> Result<Arc<Btree>> {
+    let config = Config {
+        node_sectors: SECTORS as u32,
+        block_sectors: 1,
+        magic: MAGIC,
+        version: Version::CURRENT.0,
+        version_min: Version::CURRENT.0,
+        metadata_csum: CsumType::CRC32C_NONZERO,
+        name: CString::try_from_fmt(core::format_args!("test"))?,
+    };
+    let counters = Arc::new(Counters::new(core::iter::empty()), GFP_KERNEL)?;
+    let source: KBox<dyn NodeSource> = KBox::new(Port(media.clone()), GFP_KERNEL)?;
+    Btree::with_source(config, source, start, counters)
+}
+
+/// A filesystem that begins with nothing and can be written.
+struct Fs {
+    btree: Arc<Btree>,
+    journal: Arc<Journal>,
+    media: Arc<Media>,
+    counts: Arc<Counts>,
+    client: Arc<Client>,
+}
+
+impl Fs {
+    fn new(remember: bool) -> Result<Self> {
+        let media = Media::new(Nodes::new(), remember)?;
+        let btree = mount(&media, start(None, JournalKeys::empty(), 1)?)?;
+        let client = Arc::new(Client(Atomic::new(0)), GFP_KERNEL)?;
+        let notes = media.clone();
+        let seen: Arc<dyn Fn(&[u64]) + Send + Sync> =
+            Arc::new(move |words: &[u64]| notes.entry_written(words), GFP_KERNEL)?;
+        let journal = Journal::in_memory(client.clone(), 1, BUCKETS, BUCKET_SECTORS, seen)?;
+        let counts = Counts::new()?;
+        let writers = Arc::new(WriteRefs::new()?, GFP_KERNEL)?;
+        writers.start();
+        let engine = Engine {
+            journal: journal.clone(),
+            triggers: Arc::new(Census(counts.clone()), GFP_KERNEL)?,
+            space: Arc::new(Room(counts.clone()), GFP_KERNEL)?,
+            writers,
+        };
+        let sink: KBox<dyn NodeSink> = KBox::new(Port(media.clone()), GFP_KERNEL)?;
+        btree.start_writing_to(engine, sink)?;
+        journal.start()?;
+        Ok(Fs {
+            btree,
+            journal,
+            media,
+            counts,
+            client,
+        })
+    }
+
+    /// Commits exactly this key. The journal's entry.
+    fn put(&self, key: KeyRef<'_>) -> Result<u64> {
+        let flags = CommitFlags::default();
+        let ((), done) = self.btree.commit(None, flags, |t| {
+            t.update_node_key(TREE, 0, key, UpdateFlags::default())
+        })?;
+        Ok(done.seq)
+    }
+
+    /// Waits until everything that has begun has ended.
+    fn settle(&self) -> Result {
+        while self.btree.flush_interior()? | self.btree.flush_nodes()? {}
+        Ok(())
+    }
+
+    /// Ends writing, and looks whether everything has been given back.
+    fn end(self) -> Result {
+        self.settle()?;
+        self.journal.flush_pins(u64::MAX)?;
+        self.settle()?;
+        self.btree.stop_interior();
+        let nodes = count_nodes(&self.btree)? as i64 * SECTORS as i64;
+        let (open, reserved, used) = (
+            self.counts.open.load(Relaxed),
+            self.counts.reserved.load(Relaxed),
+            self.counts.used.load(Relaxed),
+        );
+        pr_info!(
+            "btree test: nodes {nodes} sectors, used {used} reserved {reserved} open {open}, waited {}\n",
+            self.counts.waited.load(Relaxed)
+        );
+        check!(open == 0 && reserved == 0 && used == nodes);
+        check!(self.client.0.load(Relaxed) == 0 && !self.journal.failed());
+        check!(self.media.written.lock().wrong == 0);
+        self.journal.stop()?;
+        self.btree.shutdown();
+        self.journal.detach();
+        Ok(())
+    }
+}
+
+fn position(n: u64) -> Bpos {
+    Bpos::with_snapshot(1 + n / 512, n % 512, u32::MAX)
+}
+
+fn deleted(pos: Bpos) -> KeyRef<'static> {
+    KeyRef {
+        key: Bkey::deleted(pos),
+        value: &[],
+    }
+}
+
+/// Number of nodes.
+fn count_nodes(b: &Btree) -> Result<u64> {
+    let mut n = 0;
+    for level in 0..4 {
+        b.walk_nodes(TREE, level, |head, _| {
+            n += u64::from(!head.has(crate::btree::node::Flag::FAKE));
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+    }
+    Ok(n)
+}
+
+/// Checks that at each level nodes follow one another without a gap, from the first to the last position, and that each is
+/// where the level above says. Returns the level of the root.
+fn check_shape(b: &Btree) -> Result<u8> {
+    let root = b.roots.level(TREE);
+    let mut above: KVVec<(Bpos, Bpos)> = KVVec::new();
+    for level in (0..=root).rev() {
+        let mut next = Some(Bpos::POS_MIN);
+        let mut at = 0;
+        let mut below: KVVec<(Bpos, Bpos)> = KVVec::new();
+        b.walk_nodes(TREE, level, |head, node| {
+            check!(head.level == level && next == Some(node.min()) && node.max() == head.max());
+            next = node.max().successor();
+            if level != root {
+                check!(above.get(at) == Some(&(node.min(), node.max())));
+            }
+            at += 1;
+            if level > 0 {
+                for k in node.iter() {
+                    let min = BtreePtr::parse(k)?.min_key.ok_or(Error::BtreeTopology)?;
+                    below.push((min, k.key.pos), GFP_KERNEL | __GFP_NOWARN)?;
+                }
+            }
+            Ok(ControlFlow::<()>::Continue(()))
+        })?;
+        check!(next.is_none());
+        check!(level == root || at == above.len());
+        above = below;
+    }
+    Ok(root)
+}
+
+/// Checks that the btree holds exactly the keys `n` for which `value` has one.
+fn check_keys(b: &Btree, keys: u64, value: impl Fn(u64) -> Option<u64>) -> Result {
+    let mut n = 0;
+    let mut next = || loop {
+        if n >= keys {
+            return None;
+        }
+        n += 1;
+        if let Some(v) = value(n - 1) {
+            return Some(Key::new(position(n - 1), v));
+        }
+    };
+    b.walk(TREE, Bpos::POS_MIN, Bpos::SPOS_MAX, VIEW, |k| {
+        let want = next();
+        if want != Some(Key::of(k)) {
+            pr_err!("btree test: found {:?}, not {want:?}\n", Key::of(k));
+            return Err(Error::BtreeTopology);
+        }
+        Ok(ControlFlow::<()>::Continue(()))
+    })?;
+    check!(next().is_none());
+    Ok(())
+}
+
+/// The numbers below `n` in an order drawn from `seed`.
+fn shuffled(n: u64, seed: u64) -> Result<KVVec<u64>> {
+    let mut order = KVVec::with_capacity(n as usize, GFP_KERNEL)?;
+    for i in 0..n {
+        order.push(i, GFP_KERNEL)?;
+    }
+    let mut draw = Draw(seed);
+    for i in (1..order.len()).rev() {
+        order.swap(i, draw.below(i as u64 + 1) as usize);
+    }
+    Ok(order)
+}
+
+/// Grows a btree to three levels, changes it, and takes everything away again.
+fn grow_and_shrink(keys: u64, seed: u64, restarts: u32) -> Result {
+    let fs = Fs::new(false)?;
+    fs.btree.inject_restarts(seed, restarts);
+    let b = &fs.btree;
+    for (i, &n) in shuffled(keys, seed)?.iter().enumerate() {
+        fs.put(Key::new(position(n), n * 3).as_ref())?;
+        if i % 4000 == 3999 {
+            b.inject_restarts(0, 0);
+            check_shape(b)?;
+            b.inject_restarts(seed + i as u64, restarts);
+        }
+    }
+    b.inject_restarts(0, 0);
+    let root = check_shape(b)?;
+    pr_info!("btree test: root at level {root}, {} nodes\n", count_nodes(b)?);
+    check!(root == 2);
+    check_keys(b, keys, |n| Some(n * 3))?;
+    // Once more in order, with other values, while nodes are evicted and read again.
+    b.inject_restarts(seed, restarts);
+    for n in 0..keys {
+        fs.put(Key::new(position(n), n * 5).as_ref())?;
+        if n % 500 == 0 {
+            b.cache().cannibalise(8);
+        }
+    }
+    b.inject_restarts(0, 0);
+    check_shape(b)?;
+    check_keys(b, keys, |n| Some(n * 5))?;
+    fs.settle()?;
+    let nodes = count_nodes(b)?;
+    b.inject_restarts(seed, restarts);
+    for &n in shuffled(keys, seed + 1)?.iter() {
+        fs.put(deleted(position(n)))?;
+    }
+    b.inject_restarts(0, 0);
+    check_shape(b)?;
+    check_keys(b, keys, |_| None)?;
+    // The last levels go when the journal has nothing of them any more, and something is deleted.
+    for n in 0..8 {
+        fs.settle()?;
+        fs.journal.flush_pins(u64::MAX)?;
+        fs.settle()?;
+        fs.journal.meta()?;
+        fs.put(Key::new(position(n), n).as_ref())?;
+        fs.put(deleted(position(n)))?;
+    }
+    let left = count_nodes(b)?;
+    pr_info!("btree test: {nodes} nodes, then {left}, root at level {}\n", b.roots.level(TREE));
+    check!(check_shape(b)? == 0 && left == 1);
+    check_keys(b, keys, |_| None)?;
+    fs.end()
+}
+
+pub(super) fn grows_and_shrinks() -> Result {
+    grow_and_shrink(16000, 5, 0)
+}
+
+pub(super) fn with_restarts() -> Result {
+    grow_and_shrink(16000, 6, 40)
+}
+
+/// Nodes that are written anew say the same.
+pub(super) fn rewrites() -> Result {
+    let fs = Fs::new(false)?;
+    let keys = 2000;
+    for n in 0..keys {
+        fs.put(Key::new(position(n), n).as_ref())?;
+    }
+    for level in [0, 1] {
+        let mut at = Some(Bpos::POS_MIN);
+        while let Some(pos) = at {
+            let found = fs.btree.walk_nodes_from(TREE, level, pos, |head, node| {
+                Ok(ControlFlow::Break((head.hash, node.max())))
+            })?;
+            let Some((hash, max)) = found else { break };
+            check!(fs.btree.rewrite_node(TREE, level, pos, hash, CommitFlags::default())?);
+            // It is another node now.
+            check!(!fs.btree.rewrite_node(TREE, level, pos, hash, CommitFlags::default())?);
+            at = max.successor();
+        }
+    }
+    check!(check_shape(&fs.btree)? == 1);
+    check_keys(&fs.btree, keys, Some)?;
+    fs.end()
+}

@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Crashes.
+//!
+//! Everything that is written is remembered in order. For each moment the filesystem is mounted as it was on the media then:
+//! newest flush entry, the roots it knows of, keys of the journal laid over the nodes. It must hold exactly what had been
+//! committed up to that entry.
+
+use super::{
+    check, check_keys, deleted,
+    media::{store, Event, Media, Nodes},
+    mount, position, shuffled, start, Fs, Key, JSET_MAGIC, TREE,
+};
+use crate::{
+    btree::tests::image::Draw,
+    journal::{overlay::JournalKeysBuilder, Root},
+    util::{
+        checksum::Checksums,
+        error::{Error, Result},
+    },
+};
+use bcachefs_format::jset::{entry::Entry as Record, Jset};
+use kernel::{prelude::*, sync::Arc};
+
+/// A change of one key.
+struct Op {
+    /// Entry of the journal.
+    seq: u64,
+    key: u64,
+    /// `None`: deleted.
+    value: Option<u64>,
+}
+
+/// Entries of the journal on the media.
+struct Log<'a> {
+    entries: KVVec<(u64, &'a [u64])>,
+    /// Newest flush entry, and the oldest that it needs.
+    range: Option<(u64, u64)>,
+}
+
+impl<'a> Log<'a> {
+    /// Notes an entry.
+    fn push(&mut self, words: &'a [u64]) -> Result {
+        let jset = Jset::new(words)?;
+        check!(jset.verify(&Checksums).is_ok());
+        let jset = jset.validate(JSET_MAGIC)?;
+        let seq = jset.seq();
+        self.entries.push((seq, words), GFP_KERNEL)?;
+        match jset.last_seq() {
+            // Recovery would start from it.
+            Some(last) if self.range.is_none_or(|r| r.1 < seq) => self.range = Some((last, seq)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What recovery finds in the entries: root and keys.
+    fn state(&self) -> Result<(Option<Root>, crate::journal::JournalKeys)> {
+        let mut keys = JournalKeysBuilder::new();
+        let mut root = None;
+        let (first, last) = self.range.unwrap_or((1, 0));
+        let mut seen = first;
+        for (seq, words) in self.entries.iter().filter(|e| e.0 <= last) {
+            if *seq >= first {
+                // None may be missing.
+                check!(*seq == seen);
+                seen += 1;
+            }
+            let jset = Jset::new(words)?.validate(JSET_MAGIC)?;
+            for record in jset.entries() {
+                let raw = record?;
+                if raw.btree != TREE {
+                    continue;
+                }
+                match raw.parse()? {
+                    Record::BtreeRoot(key) => {
+                        let key = key.ok_or(Error::BtreeRootMissing)?;
+                        root = Some(Root::new(raw.level, &key)?);
+                    }
+                    Record::BtreeKeys(list) if *seq >= first => {
+                        for key in list {
+                            keys.push(*seq, TREE, raw.level, &key?)?;
+                        }
+                    }
+                    _ => {}
+                }
+            }
+        }
+        check!(seen == last + 1);
+        Ok((root, keys.finish()?))
+    }
+}
+
+/// Changes keys one after the other and remembers in which entry of the journal each change is.
+fn run(fs: &Fs, keys: u64, seed: u64) -> Result<KVVec<Op>> {
+    let mut ops = KVVec::new();
+    let mut draw = Draw(seed);
+    for round in 0..3u64 {
+        for &key in shuffled(keys, seed + round)?.iter() {
+            let value = (round != 2).then_some(key * 2 + round);
+            let seq = match value {
+                Some(v) => fs.put(Key::new(position(key), v).as_ref())?,
+                None => fs.put(deleted(position(key)))?,
+            };
+            ops.push(Op { seq, key, value }, GFP_KERNEL)?;
+            match draw.below(40) {
+                0..6 => fs.journal.flush(seq)?,
+                6 => while fs.btree.flush_nodes()? {},
+                7 => drop(fs.journal.flush_pins(seq / 2)?),
+                _ => {}
+            }
+        }
+    }
+    fs.journal.flush(fs.journal.cur_seq())?;
+    Ok(ops)
+}
+
+fn crash(keys: u64, seed: u64) -> Result {
+    let fs = Fs::new(true)?;
+    let ops = run(&fs, keys, seed)?;
+    let events = {
+        let mut written = fs.media.written.lock();
+        written.remember = false;
+        core::mem::take(&mut written.events)
+    };
+    fs.end()?;
+
+    let mut at = Moment {
+        nodes: Nodes::new(),
+        log: Log {
+            entries: KVVec::new(),
+            range: None,
+        },
+        model: KVVec::from_elem(None, keys as usize, GFP_KERNEL)?,
+        done: 0,
+    };
+    let mut states = 0;
+    for event in events.iter() {
+        match event {
+            Event::Node { place, at: sector, words } => {
+                // Torn, and then whole.
+                let torn = words.get(..words.len() / 128 * 64).unwrap_or_default();
+                store(&mut at.nodes, *place, *sector, torn)?;
+                at.check(&ops).inspect_err(|_| pr_err!("torn write, state {states}\n"))?;
+                store(&mut at.nodes, *place, *sector, words)?;
+            }
+            Event::Entry(words) => at.log.push(words)?,
+        }
+        at.check(&ops).inspect_err(|_| pr_err!("state {states} of {}\n", events.len()))?;
+        states += 1;
+    }
+    pr_info!("btree test: {states} states after {} changes\n", ops.len());
+    check!(states > 100 && at.done == ops.len());
+    Ok(())
+}
+
+/// What is on the media at some moment.
+struct Moment<'a> {
+    nodes: Nodes,
+    log: Log<'a>,
+    /// What must be found.
+    model: KVVec<Option<u64>>,
+    /// Changes that are in that.
+    done: usize,
+}
+
+impl Moment<'_> {
+    /// Mounts what is there and looks at it.
+    fn check(&mut self, ops: &[Op]) -> Result {
+        let Some((_, last)) = self.log.range else {
+            return Ok(());
+        };
+        while let Some(op) = ops.get(self.done).filter(|op| op.seq <= last) {
+            if let Some(value) = self.model.get_mut(op.key as usize) {
+                *value = op.value;
+            }
+            self.done += 1;
+        }
+        let (root, overlay) = self.log.state()?;
+        let mut copy = Nodes::new();
+        for (place, node) in self.nodes.iter().enumerate().filter(|n| !n.1.is_empty()) {
+            store(&mut copy, place, 0, node)?;
+        }
+        let media: Arc<Media> = Media::new(copy, false)?;
+        let b = mount(&media, start(root, overlay, last + 1)?)?;
+        b.read_roots()?;
+        let keys = self.model.len() as u64;
+        let found = check_keys(&b, keys, |n| self.model.get(n as usize).copied().flatten());
+        b.shutdown();
+        found
+    }
+}
+
+pub(in crate::btree::tests) fn crashes() -> Result {
+    crash(500, 11)?;
+    crash(300, 12)
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: GPL-2.0
+//! The part of a commit with nodes locked for write. Nothing in here sleeps or waits.
+
+use super::given;
+use crate::{
+    btree::{
+        engine::{Room, Writing},
+        node::{Change, Flag},
+        space::DiskReservation,
+        trans::{update::CommitFlags, Attempt},
+    },
+    journal::engine::Blocked,
+    util::error::{Error, Result},
+};
+use bcachefs_format::{jset::EntryType, BtreeId};
+use kernel::prelude::*;
+use kfs::sync::six::Slot;
+
+/// How far it got.
+pub(super) enum Outcome<'t> {
+    /// It is in the journal and in the nodes. The room is to be given back when the locks have been.
+    Done(Room<'t>),
+    /// There is no room in the node that this path leads to.
+    NodeFull(u8),
+    /// The node needs memory to be changed.
+    NeedMemory(Slot),
+    /// There is no room in the journal.
+    JournalFull,
+    /// The superblock has to list replicas first.
+    MissingReplicas,
+    /// Nothing has been done, and it is no use trying again.
+    Failed(Error),
+    /// Something may have been done.
+    Fatal(Error),
+}
+
+impl<'t> Attempt<'t> {
+    pub(super) fn commit_locked(
+        &mut self,
+        w: &Writing<'t>,
+        flags: CommitFlags,
+        u64s: u32,
+        reservation: &mut Option<&mut DiskReservation>,
+        extra: &mut DiskReservation,
+    ) -> Outcome<'t> {
+        if let Some(outcome) = self.prepare_nodes() {
+            return outcome;
+        }
+        let mut room = match given(flags) {
+            Some(room) => room,
+            None => match w.log.reserve(u64s, flags.watermark) {
+                Ok(room) => room,
+                Err(Blocked::Full) => return Outcome::JournalFull,
+                Err(Blocked::Failed) => return Outcome::Failed(Error::JournalFailed),
+            },
+        };
+        self.pending.set_versions(room.seq(), room.offset());
+        if !flags.skip_accounting && !self.account_pending(w) {
+            // Dropping the room leaves a gap in the entry.
+            return Outcome::MissingReplicas;
+        }
+        match self.commit_reserved(w, flags, &mut room, reservation, extra) {
+            Ok(()) => Outcome::Done(room),
+            Err(e) => Outcome::Fatal(e),
+        }
+    }
+
+    /// Gets the nodes ready for changes and sees whether there is room.
+    fn prepare_nodes(&mut self) -> Option<Outcome<'t>> {
+        let n = self.pending.updates().len();
+        let mut start = 0;
+        while let Some((slot, path)) = self.target(start) {
+            // The updates of one node follow one another.
+            let mut end = start;
+            let mut u64s = 0;
+            while end < n && self.target(end).is_some_and(|(s, _)| s == slot) {
+                let key = self.pending.update(end).map(|u| u.new.key);
+                u64s += key.map_or(0, |k| usize::from(k.u64s));
+                end += 1;
+            }
+            let node = self.locks.lock_ref(slot)?.clone();
+            let data = self.locks.get_mut(slot)?;
+            let head = node.shared();
+            if head.has(Flag::FAKE) || head.has(Flag::NEED_REWRITE) {
+                return Some(Outcome::NodeFull(path));
+            }
+            if self
+                .btree
+                .prepare(&node, data, GFP_NOWAIT | __GFP_NOWARN)
+                .is_err()
+            {
+                return Some(Outcome::NeedMemory(slot));
+            }
+            if u64s > data.max_u64s() {
+                // No split would make as much room.
+                return Some(Outcome::Failed(Error::TransTooBig));
+            }
+            if data.room() < u64s {
+                return Some(Outcome::NodeFull(path));
+            }
+            start = end;
+        }
+        None
+    }
+
+    /// The slot and the path of update `i`.
+    fn target(&self, i: usize) -> Option<(Slot, u8)> {
+        let u = self.pending.update(i)?;
+        Some((self.paths.get(u.path)?.slot(u.level)?, u.path))
+    }
+
+    /// Applies what is added to accounting in memory: all of it, or nothing.
+    fn account_pending(&mut self, w: &Writing<'t>) -> bool {
+        for (i, delta) in self.pending.deltas().enumerate() {
+            if w.triggers.account(delta, delta.key.version).is_err() {
+                for done in self.pending.deltas().take(i) {
+                    w.triggers.unaccount(done);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    /// With room in the journal: an error is fatal.
+    fn commit_reserved(
+        &mut self,
+        w: &Writing<'t>,
+        flags: CommitFlags,
+        room: &mut Room<'t>,
+        reservation: &mut Option<&mut DiskReservation>,
+        extra: &mut DiskReservation,
+    ) -> Result {
+        let seq = room.seq();
+        if !flags.skip_accounting {
+            self.use_space(w, reservation, extra);
+        }
+        if !flags.no_triggers {
+            self.run_atomic(w, flags, seq)?;
+        }
+        let accounting = BtreeId::ACCOUNTING;
+        for delta in self.pending.deltas() {
+            self.btree.validate(accounting, 0, delta)?;
+            room.key(EntryType::WRITE_BUFFER_KEYS, accounting, 0, &delta)?;
+        }
+        room.records(self.pending.records())?;
+        for u in self.pending.updates() {
+            let key = self.pending.get(&u.new);
+            room.key(EntryType::BTREE_KEYS, u.btree, u.level, &key)?;
+        }
+        self.apply(seq)?;
+        for pin in self.pending.pins() {
+            w.log.pin(pin, seq);
+        }
+        Ok(())
+    }
+
+    /// Accounts for the space that the commit uses.
+    fn use_space(
+        &self,
+        w: &Writing<'t>,
+        reservation: &mut Option<&mut DiskReservation>,
+        extra: &mut DiskReservation,
+    ) {
+        let deltas = self.pending.deltas();
+        let used: i64 = deltas.map(|d| w.triggers.used_sectors(d)).sum();
+        if used == 0 {
+            return;
+        }
+        let need = u64::try_from(used).unwrap_or(0);
+        let mut missing = need;
+        if let Some(r) = reservation {
+            missing = r.consume(missing);
+        }
+        missing = extra.consume(missing);
+        w.space.committed(used, need - missing);
+    }
+
+    /// Changes the nodes.
+    fn apply(&mut self, seq: u64) -> Result {
+        for i in 0..self.pending.updates().len() {
+            let (slot, _) = self.target(i).ok_or(Error::BtreeTopology)?;
+            let u = self.pending.update(i).ok_or(Error::BtreeTopology)?;
+            let key = self.pending.get(&u.new);
+            let data = self.locks.get_mut(slot).ok_or(Error::BtreeTopology)?;
+            let Change {
+                changed,
+                live_u64s,
+            } = data.insert(key, seq).map_err(|_| Error::BtreeTopology)?;
+            let head = self.locks.lock_ref(slot).map(|l| l.shared());
+            let head = head.ok_or(Error::BtreeTopology)?;
+            if changed {
+                self.btree.dirtied(head, Some(seq));
+                if u.level > 0 {
+                    head.set(Flag::NEED_WRITE);
+                }
+            }
+            if live_u64s < 0 {
+                head.shrunk(live_u64s.unsigned_abs());
+            }
+            self.btree.overlay_written(u.btree, u.level, &key.key);
+        }
+        Ok(())
+    }
+}
