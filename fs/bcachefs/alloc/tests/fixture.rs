@@ -258,7 +258,7 @@ impl Fixture {
             stuck_seconds: 1,
         };
         let allocator = Allocator::with_devices(shared, all, Targets::none(), config)?;
-        let btree = image::without_nodes(keys.0.finish())?;
+        let btree = image::without_nodes(keys.0.finish()?)?;
         allocator.start(btree.clone())?;
         let space = btree_space(&allocator)?;
         Ok(Fixture { world, disk, btree, allocator, space })

@@ -58,7 +58,7 @@ fn snapshots() -> Result<Arc<SnapshotTable>> {
         }
         nodes.push((id, s), GFP_KERNEL)?;
     }
-    Ok(Arc::new(SnapshotTable::build(nodes)?, GFP_KERNEL)?)
+    SnapshotTable::build(nodes)
 }
 
 /// Btrees with these keys, which can be changed. The journal is full one in `full_one_in` times.

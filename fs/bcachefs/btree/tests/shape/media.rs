@@ -201,10 +201,6 @@ impl JournalClient for Client {
         Ok(())
     }
 
-    fn root(&self, _: u64, _: BtreeId, _: u8, _: KeyRef<'_>) -> Result {
-        Ok(())
-    }
-
     fn write_buffered(&self, _: u64, _: u32, _: BtreeId, _: KeyRef<'_>) -> Result {
         Ok(())
     }
