@@ -321,8 +321,7 @@ impl Allocator {
                 AllocDevice::queue_discard_fast(d, bucket)
             }
             DataType::CACHED => {
-                let usage = shared.client.device_usage(dev);
-                if d.geometry.want_invalidated(&usage) != 0 {
+                if d.wants_invalidated() {
                     AllocDevice::queue_invalidate(d);
                 }
             }
@@ -345,8 +344,7 @@ impl Allocator {
         self.shared.set_flushed(seq);
         self.shared.freed.announce();
         for d in self.devices() {
-            let usage = self.shared.client.device_usage(d.index);
-            if usage.buckets(DataType::NEED_DISCARD) != 0 {
+            if d.counted(DataType::NEED_DISCARD) != 0 {
                 AllocDevice::queue_discard(d);
             }
         }
@@ -356,14 +354,14 @@ impl Allocator {
     pub fn kick(&self) {
         for d in self.devices() {
             AllocDevice::queue_discard(d);
-            let usage = self.shared.client.device_usage(d.index);
-            if d.geometry.want_invalidated(&usage) != 0 {
+            if d.wants_invalidated() {
                 AllocDevice::queue_invalidate(d);
             }
         }
     }
 
     /// Whether buckets half full of so many write points are too large a part of what is free.
+    #[inline(never)]
     fn too_many_points(&self, points: u32, part: u64) -> bool {
         let stranded = u64::from(points).saturating_mul(self.bucket_max);
         stranded.saturating_mul(part) > self.usage().free()
@@ -428,6 +426,7 @@ impl Allocator {
     }
 
     /// Takes sectors of the buckets chosen. `None` if one is not what it was chosen for.
+    #[inline(never)]
     fn place(
         &self,
         space: &Arc<dyn Space>,
@@ -479,6 +478,7 @@ impl Allocator {
     }
 
     /// Whether the superblock says that there may be nodes at these places. Does not sleep.
+    #[inline(never)]
     pub(super) fn are_marked(&self, places: &[(u8, u64, u32)]) -> bool {
         places.iter().all(|&(dev, start, sectors)| {
             let member = self.shared.client.member(dev);

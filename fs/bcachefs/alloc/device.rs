@@ -256,17 +256,49 @@ impl AllocDevice {
         }
     }
 
-    /// Starts what makes buckets free, if there are too few compared with what waits for it.
-    pub(super) fn look_after(this: &Arc<Self>, usage: &super::client::DeviceUsage, free: u64) {
+    /// Buckets that are free for `want`; `None` if nothing has been counted, and `want` cannot wait until it is: a new
+    /// filesystem places nodes before it has counters. Starts what makes buckets free, if there are too few compared with what
+    /// waits for it.
+    #[inline(never)]
+    fn free(this: &Arc<Self>, want: Want) -> Option<u64> {
+        let usage = this.shared.client.device_usage(this.index);
+        if usage.is_unknown() && want.watermark > Watermark::Normal {
+            return None;
+        }
+        let open = this.shared.open.nr_open(this.index);
+        let free = this.geometry.free(&usage, open, want.watermark);
         if usage.buckets(DataType::NEED_DISCARD) > free {
             Self::queue_discard(this);
         }
-        if this.geometry.want_invalidated(usage) != 0 {
+        if this.geometry.want_invalidated(&usage) != 0 {
             Self::queue_invalidate(this);
         }
+        Some(free)
+    }
+
+    /// Buckets of type `data_type`, as counted.
+    #[inline(never)]
+    pub(super) fn counted(&self, data_type: DataType) -> u64 {
+        self.shared.client.device_usage(self.index).buckets(data_type)
+    }
+
+    /// Whether cached buckets should be taken over.
+    #[inline(never)]
+    pub(super) fn wants_invalidated(&self) -> bool {
+        let usage = self.shared.client.device_usage(self.index);
+        self.geometry.want_invalidated(&usage) != 0
+    }
+
+    /// Buckets that ordinary data can have.
+    #[inline(never)]
+    pub(super) fn available(&self) -> u64 {
+        let usage = self.shared.client.device_usage(self.index);
+        let open = self.shared.open.nr_open(self.index);
+        self.geometry.available(&usage, open, Watermark::Normal)
     }
 
     /// Opens a free bucket, with one reference. May sleep and restart.
+    #[inline(never)]
     pub(super) fn open_bucket(
         this: &Arc<Self>,
         t: &mut Attempt<'_>,
@@ -274,16 +306,9 @@ impl AllocDevice {
     ) -> core::result::Result<core::result::Result<Id, NoBucket>, TransError> {
         use crate::util::counters::Counter;
         let shared = &this.shared;
-        let dev = this.index;
-        let usage = shared.client.device_usage(dev);
-        let free = this.geometry.free(&usage, shared.open.nr_open(dev), want.watermark);
-        Self::look_after(this, &usage, free);
-        // A new filesystem places nodes before it has counters.
-        let blind = usage.is_unknown() && want.watermark > Watermark::Normal;
-        let found = if free == 0 && !blind {
-            Err(NoBucket::NoneFree)
-        } else {
-            this.search(t, want, free)?
+        let found = match Self::free(this, want) {
+            Some(0) => Err(NoBucket::NoneFree),
+            free => this.search(t, want, free.unwrap_or(0))?,
         };
         shared.counters.inc(match found {
             Ok(_) => Counter::BUCKET_ALLOC,

@@ -179,6 +179,7 @@ impl AllocDevice {
         result
     }
 
+    #[inline(never)]
     fn discard_claimed(&self, btree: &Btree, bucket: u64, way: Way) -> Result<Outcome> {
         let (shared, dev) = (&self.shared, self.index);
         if bucket >= self.geometry.nbuckets || self.nouse.end_of(bucket).is_some() {
@@ -215,6 +216,7 @@ impl AllocDevice {
     }
 
     /// Tells the device. What is written there afterwards is safe: this sleeps until it is done.
+    #[inline(never)]
     fn discard_on_device(&self, bucket: u64) {
         let wanted = self.shared.client.member(self.index).is_some_and(|m| m.discard());
         if !wanted || !self.shared.client.may_discard() || !self.disk.can_discard() {
@@ -231,6 +233,7 @@ impl AllocDevice {
     }
 
     /// The bucket at `pos` needs no discard any more. Whether it did.
+    #[inline(never)]
     fn mark_discarded(
         &self,
         t: &mut Attempt<'_>,

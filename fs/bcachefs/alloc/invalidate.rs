@@ -67,14 +67,14 @@ impl AllocDevice {
     }
 
     /// Those from time `first` to `last`. Breaks when there are enough.
+    #[inline(never)]
     fn invalidate_range(&self, btree: &Btree, first: u64, last: u64) -> Result<ControlFlow<()>> {
         let list = u16::from(self.index);
         let pos = |time, dev, bucket| LruPos { list, time, dev, bucket }.to_pos();
         let mut at = pos(first, 0, 0);
         let end = pos(last, u16::MAX, IO_TIME_MAX);
         loop {
-            let usage = self.shared.client.device_usage(self.index);
-            if !self.shared.is_running() || self.geometry.want_invalidated(&usage) == 0 {
+            if !self.shared.is_running() || !self.wants_invalidated() {
                 return Ok(ControlFlow::Break(()));
             }
             let Some(_writing) = self.shared.client.writers().get() else {
@@ -105,6 +105,7 @@ impl AllocDevice {
     }
 
     /// Takes over the bucket of a list's entry. `false` if it is not what the list says: the list's btree lags behind.
+    #[inline(never)]
     fn invalidate_one(
         &self,
         t: &mut Attempt<'_>,

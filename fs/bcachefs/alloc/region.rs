@@ -6,6 +6,29 @@
 
 use bcachefs_format::sb::Member;
 
+/// The superblock's map of one device.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(super) struct Map {
+    /// Sectors of a region, as a shift.
+    pub shift: u8,
+    /// Bit for each region.
+    pub regions: u64,
+}
+
+impl Map {
+    /// Of a member.
+    pub(super) fn of(member: &Member) -> Self {
+        Map { shift: member.btree_bitmap_shift, regions: member.btree_allocated_bitmap.get() }
+    }
+
+    /// Whether there may be nodes in all of the sectors from `start` to `end`.
+    pub(super) fn covers(&self, start: u64, end: u64) -> bool {
+        let shift = u32::from(self.shift).min(63);
+        let (first, last) = (start >> shift, end.saturating_sub(1) >> shift);
+        last < REGIONS && (first..=last).all(|bit| self.regions >> bit & 1 != 0)
+    }
+}
+
 /// Regions of the map.
 const REGIONS: u64 = 64;
 
@@ -20,15 +43,15 @@ pub(super) enum Wanted {
     Any,
 }
 
-/// The map of a device.
-pub(super) struct Region<'a> {
-    pub member: &'a Member,
+/// Buckets of a device by where they lie.
+pub(super) struct Region {
+    pub map: Map,
     /// Sectors of a bucket. Not zero.
     pub bucket_sectors: u64,
     pub wanted: Wanted,
 }
 
-impl Region<'_> {
+impl Region {
     /// The first bucket from `bucket` on that is wanted, or a later one before which there is none; `None` at the end.
     pub(super) fn next(&self, bucket: u64) -> Option<u64> {
         let wanted = match self.wanted {
@@ -36,13 +59,13 @@ impl Region<'_> {
             Wanted::Nodes => true,
             Wanted::Others => false,
         };
-        let shift = u32::from(self.member.btree_bitmap_shift).min(57);
+        let shift = u32::from(self.map.shift).min(57);
         let mut bucket = bucket;
         // Each round passes at least one region, or one bucket that crosses a border.
         for _ in 0..=2 * REGIONS {
             let start = bucket.checked_mul(self.bucket_sectors)?;
             let end = start.checked_add(self.bucket_sectors)?;
-            if self.member.bitmap_covers(start, end) == wanted {
+            if self.map.covers(start, end) == wanted {
                 return Some(bucket);
             }
             let first = start >> shift;
@@ -56,7 +79,7 @@ impl Region<'_> {
                 false => border / self.bucket_sectors,
             };
             // A bucket that begins in a region of the right kind and ends in one of the wrong kind.
-            let here = self.member.bitmap_covers(start, start + 1) == wanted;
+            let here = self.map.covers(start, start + 1) == wanted;
             bucket = if here { bucket + 1 } else { next.max(bucket + 1) };
         }
         Some(bucket)
@@ -81,8 +104,9 @@ mod tests {
             (0x0000_ffff_0000_ffff, 400),
         ] {
             member.btree_allocated_bitmap.set(map);
+            let map = Map::of(&member);
             for wanted in [Wanted::Nodes, Wanted::Others, Wanted::Any] {
-                let region = Region { member: &member, bucket_sectors, wanted };
+                let region = Region { map, bucket_sectors, wanted };
                 let ok = |b: u64| {
                     let start = b * bucket_sectors;
                     let covers = member.bitmap_covers(start, start + bucket_sectors);

@@ -23,7 +23,6 @@ use bcachefs_format::{
     keys::data_type::DataType,
     sb::{Member, Target},
 };
-use kernel::sync::Arc;
 
 /// What is asked for.
 #[derive(Copy, Clone, Debug)]
@@ -133,6 +132,7 @@ impl Choice {
 
 impl Allocator {
     /// Devices on which data of `data_type` can be put now.
+    #[inline(never)]
     pub(super) fn eligible(&self, data_type: DataType) -> DeviceSet {
         let mut set = DeviceSet::NONE;
         for dev in self.shared.writable().iter() {
@@ -144,6 +144,8 @@ impl Allocator {
         set
     }
 
+    /// What a copy on `dev` counts for.
+    #[inline(never)]
     pub(super) fn durability(&self, dev: u8) -> u8 {
         self.shared.client.member(dev).as_ref().map_or(0, Member::durability)
     }
@@ -248,6 +250,7 @@ impl Allocator {
     }
 
     /// Opens new buckets.
+    #[inline(never)]
     fn open_new(
         &self,
         t: &mut Attempt<'_>,
@@ -268,7 +271,7 @@ impl Allocator {
             };
             match AllocDevice::open_bucket(device, t, want)? {
                 Ok(id) => {
-                    point.clock.chosen(dev, self.available(device));
+                    point.clock.chosen(dev, device.available());
                     self.keep(point, id, choice);
                     if !choice.take(id, dev, durability) {
                         return Ok(Err(Lack::Devices));
@@ -276,8 +279,7 @@ impl Allocator {
                 }
                 Err(why) => {
                     lack = Lack::Bucket(why);
-                    let usage = self.shared.client.device_usage(dev);
-                    if usage.buckets(DataType::NEED_GC_GENS) != 0 {
+                    if device.counted(DataType::NEED_GC_GENS) != 0 {
                         GensGc::queue(&self.gens);
                     }
                 }
@@ -287,13 +289,6 @@ impl Allocator {
             }
         }
         Ok(Err(lack))
-    }
-
-    /// Buckets of a device that ordinary data can have.
-    fn available(&self, device: &Arc<AllocDevice>) -> u64 {
-        let dev = device.index;
-        let usage = self.shared.client.device_usage(dev);
-        device.geometry.available(&usage, self.shared.open.nr_open(dev), Watermark::Normal)
     }
 
     /// What to tell those for whom there is nothing to wait.

@@ -11,7 +11,7 @@
 use super::{
     device::{AllocDevice, NoBucket, Want},
     open_buckets::{Id, NotOpened, OPEN_MAX},
-    region::{Region, Wanted},
+    region::{Map, Region, Wanted},
     reserves::open_reserve,
     waiting::Answer,
 };
@@ -67,7 +67,7 @@ pub(super) struct Passed {
 /// The first candidate in `range`, where `skip` says for a bucket that is none where to go on.
 pub(super) fn candidate(
     range: Range<u64>,
-    region: &Region<'_>,
+    region: &Region,
     mut skip: impl FnMut(u64) -> Option<u64>,
 ) -> Option<u64> {
     let mut at = range.start;
@@ -112,14 +112,13 @@ impl AllocDevice {
         if self.shared.open.nr_free() <= reserve {
             return Ok(Err(NoBucket::TooManyOpen));
         }
-        let Some(member) = self.shared.client.member(self.index) else {
+        let Some((initialized, map)) = self.state() else {
             return Ok(Err(NoBucket::NoneFree));
         };
         let (class, wanted) = match want.data_type {
             DataType::BTREE => (0, Wanted::Nodes),
             _ => (1, Wanted::Others),
         };
-        let initialized = member.freespace_initialized();
         let cursors = match initialized {
             true => &self.cursors.freespace,
             false => &self.cursors.alloc,
@@ -130,7 +129,7 @@ impl AllocDevice {
         let mut passed = Passed::default();
         for wanted in [wanted, Wanted::Any] {
             let region = Region {
-                member: &member,
+                map,
                 bucket_sectors: self.geometry.bucket_sectors,
                 wanted,
             };
@@ -158,6 +157,15 @@ impl AllocDevice {
             }
         }
         Ok(Err(NoBucket::NoneFree))
+    }
+
+    /// Whether the freespace btree knows of the device, and where nodes are on it.
+    ///
+    /// Not inlined, like all that looks at members and counters here: these are large, and searches are deep.
+    #[inline(never)]
+    fn state(&self) -> Option<(bool, Map)> {
+        let member = self.shared.client.member(self.index)?;
+        Some((member.freespace_initialized(), Map::of(&member)))
     }
 
     /// Whether a bucket need not be looked at more closely: where to go on.
@@ -217,7 +225,7 @@ impl AllocDevice {
         &self,
         t: &mut Attempt<'_>,
         range: Range<u64>,
-        region: &Region<'_>,
+        region: &Region,
         want: Want,
         reserve: u32,
         passed: &mut Passed,
@@ -261,7 +269,7 @@ impl AllocDevice {
         &self,
         t: &mut Attempt<'_>,
         range: Range<u64>,
-        region: &Region<'_>,
+        region: &Region,
         want: Want,
         reserve: u32,
         passed: &mut Passed,
@@ -342,7 +350,7 @@ mod tests {
         member.btree_bitmap_shift = 6;
         member.btree_allocated_bitmap.set(0b1001_0110);
         for wanted in [Wanted::Nodes, Wanted::Others, Wanted::Any] {
-            let region = Region { member: &member, bucket_sectors: 16, wanted };
+            let region = Region { map: Map::of(&member), bucket_sectors: 16, wanted };
             let taken = |b: u64| b % 3 == 0 || (20..25).contains(&b);
             let skip = |b: u64| match b {
                 20..25 => Some(25),

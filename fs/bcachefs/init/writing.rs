@@ -530,10 +530,17 @@ impl Writing {
     }
 
     /// Makes everything durable that has been changed; without `wait` only begins to. Sleeps.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::JournalFailed`] after an emergency: what was changed last may be lost.
     pub fn sync(&self, wait: bool) -> Result {
         let Some(parts) = self.parts.as_ref() else {
             return Ok(());
         };
+        if self.has_failed() {
+            return Err(Error::JournalFailed);
+        }
         if !self.writers.are_given() {
             return Ok(());
         }

@@ -38,14 +38,16 @@ impl Core {
         }
         core.watch(&mut r);
         drop(r);
-        let idle = {
+        let (idle, blocked) = {
             let i = core.inner.lock();
             // Those who could not be flushed are tried again.
             core.room.notify_all();
-            i.failed.is_some() || i.pins.is_empty() && i.blocked == 0
+            (i.failed.is_some() || i.pins.is_empty() && i.blocked == 0, i.blocked > 0)
         };
         if !idle {
-            core.reclaimer.after(core.config.reclaim_delay);
+            let delay = core.config.reclaim_delay;
+            // What was started may have ended soon.
+            core.reclaimer.after(if blocked { (delay / 10).max(1) } else { delay });
         }
     }
 

@@ -173,9 +173,12 @@ impl Core {
             let full = matches!(made, Err(Shut::Low | Shut::Full));
             let give_up = full && reclaim && watermark < Watermark::Reclaim;
             if full && !give_up {
-                i.blocked += u32::from(!blocked);
-                blocked = true;
-                self.reclaimer.kick();
+                // Once: from then on it looks by itself until nobody is blocked, and tells those who wait.
+                if !blocked {
+                    blocked = true;
+                    i.blocked += 1;
+                    self.reclaimer.kick();
+                }
                 self.room.wait(&mut i);
                 continue;
             }

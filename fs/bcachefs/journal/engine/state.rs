@@ -244,7 +244,9 @@ impl Core {
             ring.advance(last_seq, ondisk);
         }
         i.space = self.space(i, false);
-        let low = i.space.is_low() || i.pins.free() < i.pins.size() / 4;
+        // The open entry has been promised all it may need, which is a whole bucket often. That must not keep those out for whom it was
+        // opened: they would wait, it would be written empty, and so on.
+        let low = self.space(i, true).is_low() || i.pins.free() < i.pins.size() / 4;
         let watermark = match low || i.write_buffer_full {
             true => Watermark::Reclaim,
             false => Watermark::Stripe,

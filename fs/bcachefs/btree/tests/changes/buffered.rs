@@ -42,7 +42,7 @@ fn view(b: &Btree, model: &[u64]) -> Result<bool> {
 fn sum(b: &Btree, n: u64) -> Result<(u64, u64)> {
     let pos = counter(n)?;
     b.run(|t| {
-        let mut iter = t.iter(BtreeId::ACCOUNTING, pos, IterFlags::SLOTS);
+        let mut iter = t.iter(BtreeId::ACCOUNTING, pos, IterFlags::ALL_SNAPSHOTS);
         let found = iter.peek(t)?.filter(|k| k.key.pos == pos);
         Ok(found.map_or((0, 0), |k| (k.value.first().copied().unwrap_or(0), k.key.version.lo)))
     })

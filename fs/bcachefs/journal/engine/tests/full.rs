@@ -125,6 +125,7 @@ pub(super) fn stuck() -> Result {
         let pin = Pin::new(PinKind::Other, 1, GFP_KERNEL)?;
         let mut last = 0;
         let mut acked = 0;
+        let begun = core.now();
         let error = loop {
             match commit(&core, 0, last) {
                 Ok(seq) => {
@@ -139,6 +140,8 @@ pub(super) fn stuck() -> Result {
             check!(last < 100_000);
         };
         check!(error == Error::JournalFailed);
+        // After the time that was set for it, and not much later.
+        check!((300..3000).contains(&(core.now() - begun)));
         check!(until(|| client.failed.load(Relaxed) == 1));
         check!(core.inner.lock().failed == Some(Error::JournalStuck));
         check!(core.flush_pins(1).is_err());
