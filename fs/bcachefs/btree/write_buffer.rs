@@ -111,6 +111,12 @@ impl WriteBuffer {
     pub(super) fn stop(&self) {
         self.job.stop();
     }
+
+    /// Keys that wait.
+    #[cfg(bcachefs_kunit)]
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Relaxed)
+    }
 }
 
 /// The background job.

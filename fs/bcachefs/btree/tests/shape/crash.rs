@@ -191,6 +191,6 @@ impl Moment<'_> {
 }
 
 pub(in crate::btree::tests) fn crashes() -> Result {
-    crash(500, 11)?;
-    crash(300, 12)
+    crash(150, 11)?;
+    crash(100, 12)
 }
