@@ -191,6 +191,6 @@ impl Moment<'_> {
 }
 
 pub(in crate::btree::tests) fn crashes() -> Result {
-    crash(150, 11)?;
-    crash(100, 12)
+    crash(160, 11)?;
+    crash(200, 12)
 }
