@@ -70,9 +70,7 @@ impl Key {
     /// The same as the engine has it.
     pub(super) fn as_ref(&self) -> KeyRef<'_> {
         let value: &[u64] = match self.key_type {
-            KeyType::COOKIE | KeyType::RESERVATION | KeyType::ACCOUNTING => {
-                core::slice::from_ref(&self.value)
-            }
+            KeyType::COOKIE | KeyType::RESERVATION => core::slice::from_ref(&self.value),
             _ => &[],
         };
         let key = Bkey {
