@@ -161,7 +161,8 @@ impl Roots {
         if let Root::Node(old) = &old {
             old.shared().clear(Flag::NOEVICT);
         }
-        place.lone.store(0, Relaxed);
+        // Nobody has looked yet.
+        place.lone.store(u32::from(node.shared().level > 0), Relaxed);
     }
 
     /// What the root of `btree` is cached under, if it is in memory.

@@ -165,13 +165,16 @@ impl Btree {
         btree: BtreeId,
         flags: &CommitFlags,
     ) -> Result<(), TransError> {
-        let journal = &self.engine()?.journal;
-        // What recovery would start from must be on disk, too.
-        journal.flush(journal.cur_seq())?;
-        let level = self.roots.level(btree);
-        let Some(hash) = self.roots.hash(btree) else {
+        // Before the look, so that a child that goes right after it is not overlooked.
+        self.roots.set_lone(btree, false);
+        let Some((hash, level)) = self.lone_root(t, btree)? else {
             return Ok(());
         };
+        self.roots.set_lone(btree, true);
+        // What recovery would start from must be on disk, too.
+        t.forget_all();
+        let journal = &self.engine()?.journal;
+        journal.flush(journal.cur_seq())?;
         let goal = Goal {
             btree,
             level,
@@ -180,12 +183,25 @@ impl Btree {
             wish: Wish::Shrink,
         };
         match self.replace(t, &goal, flags) {
-            Ok(Replaced::Gone) | Err(TransError::Fs(Error::WouldDeadlock)) => {}
-            // That one may have one child only, too.
-            Ok(Replaced::Done) => self.roots.set_lone(btree, level > 1),
-            Ok(Replaced::Needless) => self.roots.set_lone(btree, false),
-            Err(e) => return Err(e),
+            Ok(_) | Err(TransError::Fs(Error::WouldDeadlock)) => Ok(()),
+            Err(e) => Err(e),
         }
-        Ok(())
+    }
+
+    /// The root, if it has one child only: what it is cached under, and its level.
+    fn lone_root(
+        &self,
+        t: &mut Attempt<'_>,
+        btree: BtreeId,
+    ) -> Result<Option<(u64, u8)>, TransError> {
+        t.forget_all();
+        let level = self.roots.level(btree);
+        let mut iter = Iter::new(t, btree, level, Bpos::POS_MIN, IterFlags::NONE);
+        let Some((head, data)) = iter.peek_node(t)? else {
+            return Ok(None);
+        };
+        let child = self.child_at(data, btree, level, Bpos::POS_MIN);
+        let lone = level > 0 && child.is_some_and(|c| c.get().key.pos == Bpos::SPOS_MAX);
+        Ok((lone && self.roots.hash(btree) == Some(head.hash)).then_some((head.hash, level)))
     }
 }

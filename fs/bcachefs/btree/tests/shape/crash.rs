@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     btree::tests::image::Draw,
-    journal::{overlay::JournalKeysBuilder, Root},
+    journal::{overlay::JournalKeysBuilder, Blacklist, Root},
     util::{
         checksum::Checksums,
         error::{Error, Result},
@@ -181,7 +181,9 @@ impl Moment<'_> {
             store(&mut copy, place, 0, node)?;
         }
         let media: Arc<Media> = Media::new(copy, false)?;
-        let b = mount(&media, start(root, overlay, last + 1)?)?;
+        let mut lost = KVVec::new();
+        lost.push((last + 1, u64::MAX), GFP_KERNEL)?;
+        let b = mount(&media, start(root, overlay, last + 1, Blacklist::new(lost))?)?;
         b.read_roots()?;
         let keys = self.model.len() as u64;
         let found = check_keys(&b, keys, |n| self.model.get(n as usize).copied().flatten());
