@@ -28,8 +28,8 @@ impl Attempt<'_> {
             let Some(slot) = path.slot(level) else {
                 continue;
             };
-            let want = self.paths.want(path);
-            if !self.locks.relock(slot, mode(want, level)) {
+            let (want, seq) = (self.paths.want(path), path.seq);
+            if !self.relock_same(slot, mode(want, level), seq) {
                 self.btree.counters.inc(Counter::BTREE_PATH_RELOCK_FAIL);
                 return Err(self.restart(reason));
             }
@@ -38,6 +38,11 @@ impl Attempt<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Locks a node again, if it is as it was under `seq`. Does not sleep.
+    fn relock_same(&mut self, slot: Slot, mode: Mode, seq: u32) -> bool {
+        self.locks.relock(slot, mode) && self.locks.seq(slot) == Some(seq)
     }
 
     /// Locks again those nodes above the one the path leads to that it wants for intent. Does not sleep.
@@ -85,11 +90,11 @@ impl Attempt<'_> {
     /// What the path has shown, if anything, is still so, and nobody changes it until the commit.
     pub(in crate::btree) fn keep(&mut self, index: u8) -> Result<(), TransError> {
         let path = self.path(index)?;
-        let (level, hold) = (path.level, path.hold);
+        let (level, hold, seq) = (path.level, path.hold, path.seq);
         let want = self.paths.want(path).max(level + 1);
         self.paths.set_want(index, want);
         match self.path(index)?.slot(level).filter(|_| hold) {
-            Some(slot) if !self.locks.relock(slot, Mode::Intent) => Err(self.relock_failed(index, slot)),
+            Some(slot) if !self.relock_same(slot, Mode::Intent, seq) => Err(self.relock_failed(index, slot)),
             _ => Ok(()),
         }
     }
@@ -136,8 +141,11 @@ impl Attempt<'_> {
 
     /// Back from write to intent. Places found in the node before are void.
     pub(in crate::btree) fn write_unlock(&mut self, slot: Slot) {
+        let before = self.locks.seq(slot);
         self.locks.downgrade(slot, Mode::Intent);
-        self.paths.node_changed(slot);
+        if let (Some(before), Some(now)) = (before, self.locks.seq(slot)) {
+            self.paths.node_changed(slot, before, now);
+        }
     }
 
     /// After a commit: gives up intent where no iterator asks for it.
@@ -183,10 +191,10 @@ impl Attempt<'_> {
             if !path.kept || path.btree != btree || path.level != level {
                 continue;
             }
-            let Some(slot) = path.slot(level) else {
+            let (Some(slot), seq) = (path.slot(level), path.seq) else {
                 continue;
             };
-            if !self.locks.relock(slot, Mode::Intent) {
+            if !self.relock_same(slot, Mode::Intent, seq) {
                 return Err(self.relock_failed(i, slot));
             }
             if self.locks.get(slot).is_some_and(|n| n.covers(pos)) {

@@ -28,8 +28,10 @@ pub(in crate::btree) struct Path {
     pub hold: bool,
     /// Whether an update of the transaction goes to its node.
     pub kept: bool,
-    /// Whether `cursor` is valid.
+    /// Whether `cursor` is valid, as long as `seq` is the node's.
     pub ready: bool,
+    /// The sequence number under which its node was looked at last. The lock set knows only one for all paths to a node.
+    pub seq: u32,
     /// The nodes, by level.
     pub slots: [Option<Slot>; LEVELS],
     pub cursor: Cursor,
@@ -45,6 +47,7 @@ impl Path {
             hold: false,
             kept: false,
             ready: false,
+            seq: 0,
             slots: [None; LEVELS],
             cursor: Cursor::NONE,
         }
@@ -265,11 +268,13 @@ impl Paths {
         })
     }
 
-    /// A node is different now: what was found out about places in it is void.
-    pub(in crate::btree) fn node_changed(&mut self, slot: Slot) {
-        for p in self.table.iter_mut() {
-            if p.slot(p.level) == Some(slot) {
-                p.ready = false;
+    /// A node is different now, by what the attempt itself has done: what was found out about places in it is void. The lock's
+    /// sequence number was `before` and is `now`.
+    pub(in crate::btree) fn node_changed(&mut self, slot: Slot, before: u32, now: u32) {
+        for p in self.table.iter_mut().filter(|p| p.slot(p.level) == Some(slot)) {
+            p.ready = false;
+            if p.seq == before {
+                p.seq = now;
             }
         }
     }

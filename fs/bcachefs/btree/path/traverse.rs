@@ -5,7 +5,7 @@ use super::{child::AHEAD_MAX, table::mode};
 use crate::{
     btree::{
         fill::{Buffer, Filling, ReadOp},
-        node::{hash_key, Flag, Node, PtrKey},
+        node::{hash_key, Flag, Node, NodeData, NodeLocks, PtrKey},
         roots::Root,
         trans::{Attempt, Reason, TransError},
     },
@@ -26,6 +26,13 @@ enum Step {
     There(Option<Slot>),
     /// Locks were given up to wait for something: once more.
     Again,
+}
+
+/// The keys of a locked node, unless it has been replaced: it may have been locked since, by another path that found it dead.
+#[inline]
+fn alive(locks: &NodeLocks, slot: Slot) -> Option<&NodeData> {
+    let dead = locks.lock_ref(slot)?.shared().has(Flag::DEAD);
+    locks.get(slot).filter(|_| !dead)
 }
 
 impl<'t> Attempt<'t> {
@@ -67,12 +74,17 @@ impl<'t> Attempt<'t> {
     #[inline]
     fn stay(&mut self, index: u8, pos: Bpos) -> Result<Option<Slot>, TransError> {
         let path = self.path(index)?;
-        let (level, hold, ready, old) = (path.level, path.hold, path.ready, path.pos);
+        let (level, hold, mut ready, old, seq) =
+            (path.level, path.hold, path.ready, path.pos, path.seq);
         let Some(slot) = path.slot(level) else {
             return Ok(None);
         };
         let want = self.paths.want(path);
-        if !self.locks.relock(slot, mode(want, level)) {
+        let locked = self.locks.relock(slot, mode(want, level));
+        // Another path may have locked the node when it had changed already.
+        let now = self.locks.seq(slot).unwrap_or(seq);
+        ready &= now == seq;
+        if !locked || (hold && now != seq) {
             if hold && pos == old {
                 return Err(self.relock_failed(index, slot));
             }
@@ -81,7 +93,7 @@ impl<'t> Attempt<'t> {
         if want > level + 1 && !self.relock_above(index)? {
             return Ok(None);
         }
-        let Some(node) = self.locks.get(slot).filter(|n| n.covers(pos)) else {
+        let Some(node) = alive(self.locks, slot).filter(|n| n.covers(pos)) else {
             return Ok(None);
         };
         let Some(path) = self.paths.get_mut(index) else {
@@ -93,6 +105,7 @@ impl<'t> Attempt<'t> {
         path.hold = false;
         path.pos = pos;
         path.ready = true;
+        path.seq = now;
         if ready && pos > old {
             // Usually it is the next key, or one not far behind it.
             for _ in 0..STEPS_MAX {
@@ -124,7 +137,7 @@ impl<'t> Attempt<'t> {
         while level < BTREE_MAX_DEPTH {
             if let Some(slot) = self.path(index)?.slot(level) {
                 if self.locks.relock(slot, mode(want, level))
-                    && self.locks.get(slot).is_some_and(|n| n.covers(pos))
+                    && alive(self.locks, slot).is_some_and(|n| n.covers(pos))
                 {
                     at = Some(slot);
                     break;
@@ -172,10 +185,12 @@ impl<'t> Attempt<'t> {
             return Ok(Step::Again);
         };
         let cursor = node.seek(pos);
+        let seq = self.locks.seq(slot).unwrap_or(0);
         if let Some(path) = self.paths.get_mut(index) {
             path.cursor = cursor;
             path.pos = pos;
             path.ready = true;
+            path.seq = seq;
         }
         Ok(Step::There(Some(slot)))
     }

@@ -192,6 +192,12 @@ impl<T: Send + Sync, S: Send + Sync> LockSet<T, S> {
         h.lock.map(|_| h.mode)
     }
 
+    /// The lock's sequence number when the set held it last: what was seen under another number may have changed.
+    #[inline]
+    pub fn seq(&self, slot: Slot) -> Option<u32> {
+        self.entry(slot).map(|e| e.seq)
+    }
+
     /// The lock itself.
     #[inline]
     pub fn lock_ref(&self, slot: Slot) -> Option<&Arc<SixLock<T, S>>> {
