@@ -210,7 +210,7 @@ impl Triggers for AllocTriggers {
                 Kind::Alloc => self.alloc(t, place, old, &mut new)?,
                 Kind::Inode => self.inode(t, old, &mut new)?,
                 Kind::Subvolume => self.subvolume(t, old, new.get())?,
-                Kind::Snapshot => self.prepare_snapshot(t, new.get())?,
+                Kind::Snapshot => self.prepare_snapshot(t)?,
                 _ => {}
             }
         }

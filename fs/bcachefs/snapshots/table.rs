@@ -6,13 +6,13 @@
 //! its subtree; one snapshot is an ancestor of another exactly if its interval holds the other's. That takes two
 //! look-ups and two comparisons, whatever the depth.
 //!
-//! Snapshots come and go while it is used. Numbers are handed out downwards, so in an array in descending order a new one
-//! comes last and nothing moves; one that goes leaves its place. Intervals are computed anew, and readers that
-//! notice the change ([`Generation`]) look again.
+//! Snapshots come and go while it is used. Numbers are handed out downwards, so in an array in descending order new ones
+//! come last, and hardly anything moves: only several of one commit may come in another order. One that goes leaves its place.
+//! Intervals are computed anew, and readers that notice the change ([`Generation`]) look again.
 //!
 //! # Invariants
 //!
-//! - Numbers are unique and descending, and do not change once they are within `len`.
+//! - Between changes numbers are unique and descending.
 //! - Parents have higher numbers than their children, so no chain of parents is a cycle; a key that says otherwise has been
 //!   refused.
 //! - Intervals of nodes that are not related do not overlap. That of a place whose snapshot is gone is empty.
@@ -99,6 +99,15 @@ impl Entry {
             skip: [x, y, z],
             btime: self.btime.load(Acquire) as i64,
         }
+    }
+
+    /// Becomes what `other` is.
+    fn copy(&self, other: &Entry) {
+        set(&self.id, get(&other.id));
+        let (enter, leave) = other.interval();
+        set(&self.enter, enter);
+        set(&self.leave, leave);
+        self.store(&other.snapshot());
     }
 
     fn store(&self, s: &Snapshot) {
@@ -200,7 +209,7 @@ impl SnapshotTable {
         table.reserve(nodes.len())?;
         let changing = table.changing.lock();
         for (id, snapshot) in nodes.iter().rev() {
-            table.append(*id, snapshot)?;
+            table.add(*id, snapshot)?;
         }
         table.generation.change(|| table.number());
         drop(changing);
@@ -217,24 +226,24 @@ impl SnapshotTable {
         get(&self.len) as usize
     }
 
-    /// The place of `id`, whether its snapshot is there or gone.
+    /// The place of `id`, whether its snapshot is there or gone; or the place it would have.
     #[inline]
-    fn index(&self, id: u32) -> Option<usize> {
+    fn index(&self, id: u32) -> core::result::Result<usize, usize> {
         let (mut low, mut high) = (0, self.count());
         while low < high {
             let mid = low + (high - low) / 2;
-            match self.at(mid)?.id.load(Relaxed) {
-                found if found == id => return Some(mid),
+            match self.at(mid).map_or(0, |e| get(&e.id)) {
+                found if found == id => return Ok(mid),
                 found if found > id => low = mid + 1,
                 _ => high = mid,
             }
         }
-        None
+        Err(low)
     }
 
     #[inline]
     fn entry(&self, id: u32) -> Option<&Entry> {
-        self.at(self.index(id)?)
+        self.at(self.index(id).ok()?)
     }
 
     /// Makes room for `extra` more snapshots. May sleep.
@@ -262,21 +271,17 @@ impl SnapshotTable {
         self.at((self.count() + extra).saturating_sub(1)).is_some()
     }
 
-    /// Whether there can be a snapshot `id`: it has a place, or a new one would come last.
-    pub fn can_have(&self, id: u32) -> bool {
-        let last = self.count().checked_sub(1).and_then(|i| self.at(i));
-        self.index(id).is_some() || last.is_none_or(|e| id < get(&e.id))
-    }
-
-    /// Adds a place at the end. With `changing` held. It is there when it has been numbered.
-    fn append(&self, id: u32, snapshot: &Snapshot) -> Result {
+    /// Adds a place for `id`, which has none. As a change, with `changing` held.
+    fn add(&self, id: u32, snapshot: &Snapshot) -> Result {
         let n = self.count();
-        let last = n.checked_sub(1).and_then(|i| self.at(i));
-        if last.is_some_and(|e| get(&e.id) <= id) {
-            return Err(Error::Unsupported);
+        let place = self.index(id).unwrap_or_else(|place| place);
+        self.at(n).ok_or(Error::NoMem)?;
+        for i in (place..n).rev() {
+            if let (Some(from), Some(to)) = (self.at(i), self.at(i + 1)) {
+                to.copy(from);
+            }
         }
-        let e = self.at(n).ok_or(Error::NoMem)?;
-        // INVARIANT: below all others; readers do not look at it yet.
+        let e = self.at(place).ok_or(Error::NoMem)?;
         set(&e.id, id);
         e.store(snapshot);
         set(&e.enter, 0);
@@ -300,7 +305,7 @@ impl SnapshotTable {
                     set(&e.enter, 0);
                     set(&e.leave, 0);
                 }
-                (None, Some(s)) => result = self.append(id, &s),
+                (None, Some(s)) => result = self.add(id, &s),
                 (None, None) => {}
             }
             self.number();
@@ -398,11 +403,27 @@ impl SnapshotTable {
 
     /// Calls `f` with every snapshot, in ascending order, while it wants more.
     pub fn for_each(&self, mut f: impl FnMut(u32, Snapshot) -> ControlFlow<()>) {
-        for id in (0..self.count()).rev().filter_map(|i| Some(get(&self.at(i)?.id))) {
-            if self.get(id).is_some_and(|s| f(id, s).is_break()) {
+        let mut from = 0;
+        // Places may move, numbers do not.
+        while let Some((id, snapshot)) = self.look(|| self.first_from(from)) {
+            if snapshot.is_some_and(|s| f(id, s).is_break()) {
                 break;
             }
+            from = match id.checked_add(1) {
+                Some(next) => next,
+                None => break,
+            };
         }
+    }
+
+    /// The lowest number from `id` on that has a place, and its snapshot if that is not gone.
+    fn first_from(&self, id: u32) -> Option<(u32, Option<Snapshot>)> {
+        let place = match self.index(id) {
+            Ok(place) => place,
+            Err(place) => place.checked_sub(1)?,
+        };
+        let e = self.at(place)?;
+        Some((get(&e.id), e.is_there().then(|| e.snapshot())))
     }
 
     /// Number of snapshots.
@@ -498,15 +519,24 @@ mod tests {
         table.update(top - 3, None)?;
         assert_eq!((table.len(), table.lowest()), (3, Some(top - 2)));
         assert!(!table.is_ancestor(top - 4, top) && table.get(top - 4).is_none());
-        assert!(table.can_have(top - 3) && table.can_have(top - 9) && table.can_have(top));
         table.update(top - 3, Some(node(top - 1, [0, 0])))?;
         assert!(table.is_ancestor(top - 3, top - 1) && !table.is_ancestor(top - 3, top - 2));
-        // Another tree, a number left out; it cannot be had later.
-        table.update(top - 6, Some(node(0, [0, 0])))?;
-        assert!(!table.is_ancestor(top - 6, top) && table.is_ancestor(top - 3, top));
-        assert!(!table.can_have(top - 5));
-        assert_eq!(table.update(top - 5, Some(node(0, [0, 0]))), Err(Error::Unsupported));
-        assert_eq!(table.len(), 5);
+        // Another tree; two of one commit come in ascending order.
+        table.update(top - 7, Some(node(0, [0, 0])))?;
+        assert!(!table.is_ancestor(top - 7, top) && table.is_ancestor(top - 3, top));
+        table.update(top - 6, Some(node(top - 1, [0, 0])))?;
+        table.update(top - 5, Some(node(top - 3, [0, 0])))?;
+        assert!(table.is_ancestor(top - 5, top - 3) && table.is_ancestor(top - 5, top));
+        assert!(table.is_ancestor(top - 6, top - 1) && !table.is_ancestor(top - 6, top - 3));
+        assert!(!table.is_ancestor(top - 7, top) && !table.is_ancestor(top - 5, top - 7));
+        assert_eq!((table.len(), table.lowest()), (7, Some(top - 7)));
+        let mut last = 0;
+        table.for_each(|id, s| {
+            assert!(id > last && (s.parent > id || s.parent == 0));
+            last = id;
+            ControlFlow::Continue(())
+        });
+        assert_eq!(last, top);
         Ok(())
     }
 

@@ -309,7 +309,7 @@ fn insert_delete(b: &Btree, count: u64) -> Result {
         })?;
         check!(lookup(b, gone)?.is_none());
     }
-    b.delete_range(POINTS, pos(0, 0), pos(0, count), CommitFlags::default())?;
+    b.delete_range(POINTS, pos(0, 0), pos(0, count), UpdateFlags::default(), CommitFlags::default())?;
     check!(is_empty(b, POINTS, 0, 1)?);
     Ok(())
 }
@@ -317,7 +317,7 @@ fn insert_delete(b: &Btree, count: u64) -> Result {
 fn delete_range(b: &Btree, count: u64) -> Result {
     points(b, count)?;
     let (from, to) = (count / 4, count / 2);
-    b.delete_range(POINTS, pos(0, from), pos(0, to), CommitFlags::default())?;
+    b.delete_range(POINTS, pos(0, from), pos(0, to), UpdateFlags::default(), CommitFlags::default())?;
     for i in 0..count {
         check!(
             lookup(b, i)?.is_some() == !(from..to).contains(&i),
@@ -327,7 +327,7 @@ fn delete_range(b: &Btree, count: u64) -> Result {
     put_range(b, 0, 100, 1)?;
     put_range(b, 100, 200, 2)?;
     put_range(b, 200, 300, 3)?;
-    b.delete_range(RANGES, pos(0, 50), pos(0, 250), CommitFlags::default())?;
+    b.delete_range(RANGES, pos(0, 50), pos(0, 250), UpdateFlags::default(), CommitFlags::default())?;
     expect_ranges(b, &[(0, 50, 1), (250, 300, 3)])
 }
 

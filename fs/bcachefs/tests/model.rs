@@ -35,6 +35,14 @@ use versions::Versions;
 
 /// A transaction restarts by injection with this chance, at each place where it could.
 const RESTART_ONE_IN: u32 = 200;
+/// How everything is changed: what a snapshot got before it had children is written when it has them.
+pub(super) const CHANGE: UpdateFlags = UpdateFlags {
+    internal_snapshot: true,
+    exact: false,
+    no_triggers: false,
+    bypass_key_cache: false,
+    invalidate: false,
+};
 /// Operations between lines in the log, for all threads.
 const REPORT: u64 = 1 << 18;
 
@@ -109,7 +117,7 @@ impl Model {
         commit(b, |t| {
             for (i, key) in keys.iter().enumerate() {
                 let id = if i < points { POINTS } else { RANGES };
-                t.insert(id, key.as_ref(), UpdateFlags::default())?;
+                t.insert(id, key.as_ref(), CHANGE)?;
             }
             Ok(())
         })?;

@@ -217,6 +217,6 @@ fn seq_overwrite(b: &Btree, _count: u64, _random: &mut Random) -> Result {
 
 /// All keys, however many.
 fn seq_delete(b: &Btree, _count: u64, _random: &mut Random) -> Result {
-    b.delete_range(POINTS, pos(0, 0), pos(1, 0), CommitFlags::default())?;
+    b.delete_range(POINTS, pos(0, 0), pos(1, 0), UpdateFlags::default(), CommitFlags::default())?;
     Ok(())
 }

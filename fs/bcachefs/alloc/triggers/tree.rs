@@ -2,10 +2,10 @@
 //! Subvolumes and snapshots.
 
 use super::{keys, AllocTriggers, Trans};
-use crate::{btree::Attempt, util::error::Error};
+use crate::btree::Attempt;
 use bcachefs_format::{keys::subvolume::Subvolume, Bpos, BtreeId, KeyRef, KeyType};
 
-/// Snapshots that one transaction makes at most.
+/// Room for what other transactions make at the same time.
 const NEW_SNAPSHOTS: usize = 16;
 
 /// The subvolume that the directory entry of subvolume `key` is in; 0 if it has none.
@@ -34,14 +34,10 @@ impl AllocTriggers {
     }
 
     /// A snapshot is going to appear or change: makes room for it in the table, which the commit cannot do.
-    pub(super) fn prepare_snapshot(&self, t: &mut Attempt<'_>, new: KeyRef<'_>) -> Trans {
-        let id = u32::try_from(new.key.pos.offset).map_err(|_| Error::SnapshotMissing)?;
-        if !self.snapshots.can_have(id) {
-            self.complain(format_args!("snapshot {id} is not below all others"));
-            return Err(Error::Unsupported.into());
-        }
-        if !self.snapshots.has_room(NEW_SNAPSHOTS) {
-            t.unlocked(|| self.snapshots.reserve(2 * NEW_SNAPSHOTS))??;
+    pub(super) fn prepare_snapshot(&self, t: &mut Attempt<'_>) -> Trans {
+        let new = NEW_SNAPSHOTS + 1 + t.nr_updates(BtreeId::SNAPSHOTS);
+        if !self.snapshots.has_room(new) {
+            t.unlocked(|| self.snapshots.reserve(new + NEW_SNAPSHOTS))??;
         }
         Ok(())
     }

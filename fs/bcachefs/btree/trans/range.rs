@@ -23,12 +23,13 @@ impl Btree {
         btree: BtreeId,
         start: Bpos,
         end: Bpos,
+        how: UpdateFlags,
         flags: CommitFlags,
     ) -> Result<Committed> {
         let mut at = Some(start);
         let mut last = Committed::default();
         while let Some(from) = at {
-            let (next, done) = self.commit(None, flags, |t| t.delete_some(btree, from, end))?;
+            let (next, done) = self.commit(None, flags, |t| t.delete_some(btree, from, end, how))?;
             last.seq = last.seq.max(done.seq);
             at = next;
         }
@@ -43,6 +44,7 @@ impl Attempt<'_> {
         btree: BtreeId,
         start: Bpos,
         end: Bpos,
+        how: UpdateFlags,
     ) -> core::result::Result<Option<Bpos>, TransError> {
         let ranges = btree.is_extents();
         let (empty, last) = match btree.has_snapshots() {
@@ -70,7 +72,7 @@ impl Attempt<'_> {
                 let reach = self.extent_end(btree, bare(gone))?;
                 gone = piece(gone.pos, from, reach);
             }
-            self.update(&iter, bare(gone), UpdateFlags::default())?;
+            self.update(&iter, bare(gone), how)?;
             if ranges && gone.pos.offset != found.pos.offset {
                 return Ok(Some(gone.pos));
             }

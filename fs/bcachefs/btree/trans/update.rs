@@ -289,6 +289,11 @@ impl<'t> Attempt<'t> {
         Ok(self.pending.push_pin(pin)?)
     }
 
+    /// How many keys of `btree` will be changed.
+    pub fn nr_updates(&self, btree: BtreeId) -> usize {
+        self.pending.updates().iter().filter(|u| u.btree == btree).count()
+    }
+
     /// Whether there is anything to commit.
     pub fn is_changing(&self) -> bool {
         !self.pending.is_empty()

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Operations on points.
 
-use super::{ahead, Model, View};
+use super::{ahead, Model, View, CHANGE};
 use crate::{
     btree::{
-        trans::update::{CommitFlags, UpdateFlags},
+        trans::update::CommitFlags,
         Btree, IterFlags,
     },
     tests::{
@@ -64,7 +64,7 @@ impl Model {
         let keys = &self.keys;
         commit(b, |t| {
             for key in keys.iter().take(n) {
-                t.insert(POINTS, key.as_ref(), UpdateFlags::default())?;
+                t.insert(POINTS, key.as_ref(), CHANGE)?;
             }
             Ok(())
         })?;
@@ -76,14 +76,14 @@ impl Model {
         let place = self.random.below(PLACES);
         let at = self.point(view, place);
         if self.random.one_in(2) {
-            commit(b, |t| t.delete(POINTS, at, UpdateFlags::default()))?;
+            commit(b, |t| t.delete(POINTS, at, CHANGE))?;
         } else {
             let want = self.points.get(view.node, place);
             commit(b, |t| {
                 let mut iter = t.iter(POINTS, at, IterFlags::SLOTS | IterFlags::INTENT);
                 let found = iter.peek(t)?.and_then(value_of);
                 check!(found == want, "point {place}: {found:?}, and not {want:?}");
-                t.delete(POINTS, at, UpdateFlags::default())
+                t.delete(POINTS, at, CHANGE)
             })?;
         }
         self.points.set(view.node, place, None);
@@ -94,7 +94,7 @@ impl Model {
         let from = self.random.below(PLACES);
         let to = PLACES.min(from + 1 + self.random.below(ahead::DELETE_MAX));
         let (start, end) = (self.point(view, from), self.point(view, to));
-        b.delete_range(POINTS, start, end, CommitFlags::default())?;
+        b.delete_range(POINTS, start, end, CHANGE, CommitFlags::default())?;
         for place in from..to {
             self.points.set(view.node, place, None);
         }

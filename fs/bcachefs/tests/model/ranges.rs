@@ -2,10 +2,10 @@
 //! Operations on ranges. The model knows sectors: a range is right when each of its sectors has its value, and when what is not in a range has
 //! none.
 
-use super::{ahead, Model, View};
+use super::{ahead, Model, View, CHANGE};
 use crate::{
     btree::{
-        trans::update::{CommitFlags, UpdateFlags},
+        trans::update::CommitFlags,
         Btree, IterFlags,
     },
     tests::{
@@ -60,7 +60,7 @@ impl Model {
     pub(super) fn put_range(&mut self, b: &Btree, view: View) -> Result {
         let range = self.some_range(view);
         commit(b, |t| {
-            t.insert(RANGES, range.as_ref(), UpdateFlags::default())
+            t.insert(RANGES, range.as_ref(), CHANGE)
         })?;
         self.note_range(view, range)
     }
@@ -69,7 +69,7 @@ impl Model {
         let (start, end) = self.stretch(ahead::RANGE_MAX / 2);
         let hole = Cookie::hole(self.sector(view, start), (end - start) as u32);
         commit(b, |t| {
-            t.insert(RANGES, hole.as_ref(), UpdateFlags::default())
+            t.insert(RANGES, hole.as_ref(), CHANGE)
         })?;
         self.note_range(view, hole)
     }
@@ -77,7 +77,7 @@ impl Model {
     pub(super) fn delete_ranges(&mut self, b: &Btree, view: View) -> Result {
         let (from, to) = self.stretch(ahead::DELETE_MAX * 4);
         let (start, end) = (self.sector(view, from), self.sector(view, to));
-        b.delete_range(RANGES, start, end, CommitFlags::default())?;
+        b.delete_range(RANGES, start, end, CHANGE, CommitFlags::default())?;
         for sector in from..to {
             self.ranges.set(view.node, sector, None);
         }

@@ -137,7 +137,7 @@ pub(in crate::btree::tests) fn triggers() -> Result {
     }
     let b = btrees(&[(ID, &[]), (INDEX, &empty)], 6, Some(indexer.clone()))?;
     b.inject_restarts(21, 40);
-    b.delete_range(INDEX, Bpos::POS_MIN, Bpos::SPOS_MAX, CommitFlags::default())?;
+    b.delete_range(INDEX, Bpos::POS_MIN, Bpos::SPOS_MAX, UpdateFlags::default(), CommitFlags::default())?;
     let mut model = [None; 32];
     for _ in 0..600 {
         let i = draw.below(32);

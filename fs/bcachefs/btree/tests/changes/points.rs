@@ -194,7 +194,7 @@ pub(in crate::btree::tests) fn points() -> Result {
         check!(seqs.0 != 0 && seqs.1 > seqs.0);
         // A range of points.
         let (from, to) = (pos(20, 60), pos(90, 60));
-        b.delete_range(ID, from, to, CommitFlags::default())?;
+        b.delete_range(ID, from, to, UpdateFlags::default(), CommitFlags::default())?;
         for m in model.iter_mut().take(90).skip(20) {
             if let Some(v) = m.first_mut() {
                 *v = 0;

@@ -108,7 +108,7 @@ pub(in crate::btree::tests) fn ranges() -> Result {
                 (0, 0) => {
                     let (from, to) = (key.pos, key.pos);
                     let from = Bpos { offset: start, ..from };
-                    b.delete_range(ID, from, to, CommitFlags::default())?;
+                    b.delete_range(ID, from, to, UpdateFlags::default(), CommitFlags::default())?;
                 }
                 _ => {
                     let key = match value {

@@ -144,7 +144,7 @@ pub(in crate::btree::tests) fn tasks() -> Result {
         }
         let btree = btrees(&[(ID, &keys)], 11, None)?;
         let (from, to) = (Bpos::new(1, 0), Bpos::new(2, 0));
-        btree.delete_range(ID, from, to, CommitFlags::default())?;
+        btree.delete_range(ID, from, to, UpdateFlags::default(), CommitFlags::default())?;
         btree.inject_restarts(seed, restarts);
         let shared_btree = btree.clone();
         let shared = Arc::pin_init(
