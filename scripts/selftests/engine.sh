@@ -47,6 +47,9 @@ tests_module() {
 	esac
 }
 
+# vm_tests OPTION... -- COMMAND...: a guest of the lane under test with the module that tests_module has built, $module.
+vm_tests() { vm --module "$module" --share "$share" --console "$work/console" "$@"; }
+
 # tell STATUS: what a guest that ended with STATUS has to say, if something went wrong: $work/out, err and console are its.
 tell() {
 	if [ "$1" != 0 ] || grep -q '^not ok' "$work/out"; then

@@ -150,12 +150,12 @@ fn list_from(
     buckets: &Buckets,
     at: u64,
 ) -> core::result::Result<u64, TransError> {
-    let last = buckets.pos(buckets.nr.saturating_sub(1));
-    let mut iter = t.iter(BtreeId::ALLOC, buckets.pos(at), IterFlags::NONE);
-    let found = iter.peek_upto(t, last)?;
-    let keyed = found.map_or(buckets.nr, |k| k.key.pos.offset);
-    if keyed > at {
-        let end = keyed.min(at + RANGE_MAX);
+    let end = buckets.nr.min(at + RANGE_MAX);
+    // A bucket that gets its key meanwhile is not free any more.
+    let mut iter = t.iter(BtreeId::ALLOC, buckets.pos(at), IterFlags::KEEP);
+    let found = iter.peek_upto(t, buckets.pos(end.saturating_sub(1)))?;
+    let end = found.map_or(end, |k| k.key.pos.offset);
+    if end > at {
         let mut key = keys::header(KeyType::SET, buckets.pos(end), 0);
         key.size = (end - at) as u32;
         let key = KeyRef { key, value: &[] };

@@ -59,6 +59,7 @@ impl<'t> Iter<'t> {
             want = level + 1;
             t.paths.writing = true;
         }
+        t.paths.writing |= flags.has(IterFlags::KEEP);
         let index = t.paths.pick(t.live, btree, level, pos, want, t.locks);
         Iter {
             path: index.map(|i| t.live.claim(i)),
@@ -277,6 +278,12 @@ impl<'t> Iter<'t> {
     #[inline]
     fn returned(&mut self, t: &mut Attempt<'t>, key: Bkey) {
         self.last = Some(key);
+        self.looked(t);
+    }
+
+    /// Notes that what was found, be it nothing, is what the attempt depends on.
+    #[inline]
+    fn looked(&self, t: &mut Attempt<'t>) {
         if let Some(path) = self.path.as_ref().and_then(|p| t.paths.get_mut(p.index())) {
             path.hold = true;
         }

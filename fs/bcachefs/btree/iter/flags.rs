@@ -24,6 +24,10 @@ impl IterFlags {
     /// Keys will be changed: the node of what is shown is locked so that nobody else changes it meanwhile.
     pub const INTENT: IterFlags = IterFlags(1 << 4);
 
+    /// That there is nothing between the position and what is found stays true until the commit, too, even if that is in another node. For
+    /// looks over few nodes.
+    pub const KEEP: IterFlags = IterFlags(1 << 5);
+
     /// Found out from the tree: keys are ranges.
     pub(in crate::btree) const EXTENTS: IterFlags = IterFlags(1 << 8);
     /// Found out from the tree: only what the snapshot sees is shown.

@@ -52,6 +52,7 @@ impl<'t> Iter<'t> {
                 self.key_at(t, shown.place, shown.key)
             }
             None => {
+                self.looked(t);
                 self.last = None;
                 let end = match self.flags.has(IterFlags::FILTER) {
                     true => end.at_snapshot(self.pos.snapshot),
@@ -70,6 +71,7 @@ impl<'t> Iter<'t> {
         end: Bpos,
     ) -> Result<Option<Stored>, TransError> {
         let Some(shown) = self.find_upto(t, end)? else {
+            self.looked(t);
             return Ok(None);
         };
         self.settle(t, shown.pos, &shown.key)?;
@@ -117,6 +119,10 @@ impl<'t> Iter<'t> {
                     match max.successor() {
                         Some(pos) if !past => search = pos,
                         _ => return Ok(None),
+                    }
+                    if self.flags.has(IterFlags::KEEP) {
+                        let index = self.index(t)?;
+                        t.leave_behind(index)?;
                     }
                     continue;
                 }

@@ -28,6 +28,7 @@ impl<'t> Iter<'t> {
                 self.key_at(t, shown.place, shown.key)
             }
             None => {
+                self.looked(t);
                 self.last = None;
                 self.pos = Bpos::POS_MIN.at_snapshot(self.pos.snapshot);
                 Ok(None)

@@ -99,6 +99,30 @@ impl Attempt<'_> {
         }
     }
 
+    /// The path is going to leave its node: another one stays there, so that the node stays locked until the commit.
+    pub(in crate::btree) fn leave_behind(&mut self, index: u8) -> Result<(), TransError> {
+        let path = self.path(index)?;
+        let (btree, level, pos, seq) = (path.btree, path.level, path.pos, path.seq);
+        let want = self.paths.want(path);
+        let Some(slot) = path.slot(level) else {
+            return Ok(());
+        };
+        if self.paths.is_kept(index, slot, seq, want) {
+            return Ok(());
+        }
+        let picked = self.paths.pick(self.live, btree, level, pos, want, self.locks);
+        let Some(other) = picked else {
+            return Err(self.restart(Reason::TooManyPaths));
+        };
+        self.paths.copy(index, other, self.locks);
+        if let Some(path) = self.paths.get_mut(other) {
+            path.pos = pos;
+            path.seq = seq;
+            path.hold = true;
+        }
+        Ok(())
+    }
+
     /// Locks the nodes of a path from its own level up to below `want` for intent, as far as the tree is that high, from the leaf
     /// upwards. Does not sleep; what cannot be had is a restart.
     ///

@@ -268,6 +268,14 @@ impl Paths {
         })
     }
 
+    /// Whether a path other than `except` keeps the node in `slot` as it was under `seq`, locked as one that wants intent below `want`.
+    pub(in crate::btree) fn is_kept(&self, except: u8, slot: Slot, seq: u32, want: u8) -> bool {
+        self.table.iter().enumerate().any(|(i, p)| {
+            let same = p.slot(p.level) == Some(slot) && p.seq == seq;
+            i != usize::from(except) && p.hold && same && self.want(p) >= want
+        })
+    }
+
     /// A node is different now, by what the attempt itself has done: what was found out about places in it is void. The lock's
     /// sequence number was `before` and is `now`.
     pub(in crate::btree) fn node_changed(&mut self, slot: Slot, before: u32, now: u32) {

@@ -30,8 +30,8 @@ type Tried<T = ()> = core::result::Result<T, TransError>;
 /// Keys that one transaction changes for a range, pointers counting by themselves: a third of the paths there are.
 const KEYS_MAX: u32 = crate::btree::path::PATHS_MAX as u32 / 3;
 
-/// Flags of the iterators in here: keys one by one, to be changed.
-const KEYS: IterFlags = IterFlags::NOT_EXTENTS.with(IterFlags::INTENT);
+/// Flags of the iterators in here: keys one by one, to be changed, and nothing must come in between.
+const KEYS: IterFlags = IterFlags::NOT_EXTENTS.with(IterFlags::INTENT).with(IterFlags::KEEP);
 
 /// The entries of a key that has pointers.
 fn entries(key: KeyRef<'_>) -> Option<Entries<'_>> {

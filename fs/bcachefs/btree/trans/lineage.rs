@@ -13,7 +13,7 @@ use kernel::prelude::*;
 type Tried<T = ()> = core::result::Result<T, TransError>;
 
 /// Keys of all snapshots, each by itself.
-const ALL: IterFlags = IterFlags::ALL_SNAPSHOTS.with(IterFlags::NOT_EXTENTS);
+const ALL: IterFlags = IterFlags::ALL_SNAPSHOTS.with(IterFlags::NOT_EXTENTS).with(IterFlags::KEEP);
 
 impl Btree {
     /// Whether a snapshot has children. Files in such a snapshot do not change.

@@ -310,6 +310,8 @@ impl Btree {
         mut f: impl for<'t> FnMut(&mut Attempt<'t>) -> Tried<R>,
     ) -> Result<(R, Committed)> {
         self.run(|t| {
+            // What it sees has to be true at the commit, from the first look on.
+            t.paths.writing = true;
             let r = f(t)?;
             let done = t.commit(reservation.as_deref_mut(), flags)?;
             Ok((r, done))

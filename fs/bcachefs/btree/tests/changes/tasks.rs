@@ -50,6 +50,43 @@ fn own(me: u64, i: u64) -> Bpos {
     Bpos::new(1, i * TASKS + me)
 }
 
+/// Two places far from each other, only one of which may be taken.
+fn pair(i: u64) -> [Bpos; 2] {
+    [Bpos::new(0, 2000 + i), Bpos::new(2, i)]
+}
+
+/// Takes a place if both are free, or gives it up. What is not there has to stay away until the commit.
+fn take(b: &Btree, i: u64, side: usize, look: bool) -> Result {
+    let places = pair(i);
+    let (Some(&mine), Some(&other)) = (places.get(side), places.get(1 - side)) else {
+        return Ok(());
+    };
+    b.commit(None, CommitFlags::default(), |t| {
+        let taken = match look {
+            true => t.iter(ID, other, IterFlags::NONE).peek_upto(t, other)?.is_some(),
+            false => t.get(ID, other)?.is_some(),
+        };
+        match t.get(ID, mine)?.is_some() {
+            true => t.delete(ID, mine, UpdateFlags::default()),
+            false if !taken => t.insert(ID, Key::new(mine, 1).as_ref(), UpdateFlags::default()),
+            false => Ok(()),
+        }
+    })?;
+    let both = b.run(|t| {
+        let [x, y] = places;
+        let mut x = t.iter(ID, x, IterFlags::NONE);
+        let mut y = t.iter(ID, y, IterFlags::NONE);
+        let end = x.pos();
+        let first = x.peek_upto(t, end)?.is_some();
+        let end = y.pos();
+        let second = y.peek_upto(t, end)?.is_some();
+        t.relock()?;
+        Ok(first && second)
+    })?;
+    check!(!both);
+    Ok(())
+}
+
 /// Moves something from one account to another, if there is as much.
 fn transfer(b: &Btree, from: u64, to: u64, n: u64, intent: bool) -> Result {
     let flags = match intent {
@@ -93,12 +130,13 @@ fn task(b: &Btree, me: u64) -> Result {
     let mut draw = Draw(me + 70);
     let mut model = [0; OWN as usize];
     for round in 0..300 {
-        match draw.below(4) {
+        match draw.below(5) {
             0 => {
                 let (from, to) = (draw.below(ACCOUNTS), draw.below(ACCOUNTS));
                 transfer(b, from, to, draw.below(20), draw.below(3) != 0)?;
             }
             1 if round % 7 == 0 => check!(sum(b)? == ACCOUNTS * START),
+            3 => take(b, draw.below(6), draw.below(2) as usize, draw.below(2) == 0)?,
             2 => {
                 let (i, n) = (draw.below(OWN), 1 + draw.below(6));
                 let range = i as usize..(i + n).min(OWN) as usize;
@@ -173,7 +211,7 @@ pub(in crate::btree::tests) fn tasks() -> Result {
         check!(shared.failed.load(Relaxed) == 0);
         check!(sum(&btree)? == ACCOUNTS * START);
         let mut n = 0;
-        btree.walk(ID, Bpos::POS_MIN, Bpos::new(0, u64::MAX), IterFlags::NONE, |_| {
+        btree.walk(ID, Bpos::POS_MIN, Bpos::new(0, ACCOUNTS), IterFlags::NONE, |_| {
             n += 1;
             Ok(ControlFlow::<()>::Continue(()))
         })?;
