@@ -132,11 +132,12 @@ pub struct Btree {
 }
 
 impl Btree {
-    /// The btrees on `devices`, starting from what the journal says. Reads no nodes yet. May sleep.
+    /// The btrees on `devices`, starting from what the journal says, whose keys are taken. Reads no nodes yet. May sleep.
+    #[inline(never)]
     pub fn new(
         config: Config,
         devices: Arc<Devices>,
-        start: StartState,
+        start: &mut StartState,
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>> {
         let node_bytes = config.node_sectors as usize * 512;
@@ -149,21 +150,22 @@ impl Btree {
     pub fn with_source(
         config: Config,
         source: KBox<dyn NodeSource>,
-        start: StartState,
+        start: &mut StartState,
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>> {
         Self::with(config, source, None, start, counters)
     }
 
+    #[inline(never)]
     fn with(
         config: Config,
         source: KBox<dyn NodeSource>,
         devices: Option<Arc<Devices>>,
-        start: StartState,
+        start: &mut StartState,
         counters: Arc<Counters>,
     ) -> Result<Arc<Self>> {
         let cache = Cache::new()?;
-        let roots = Roots::new(&start)?;
+        let roots = Roots::new(start)?;
         cache.set_reserve(roots.reserve());
         let mut overlaid = [0; 64];
         for (id, levels) in overlaid.iter_mut().enumerate() {
@@ -193,16 +195,19 @@ impl Btree {
             cache,
             geometry,
             source,
-            start.blacklist,
+            start.take_blacklist(),
             counters.clone(),
             config.name,
         )?;
         let buffers = Buffers::new()?;
-        Ok(Arc::new(
-            Self {
+        let (interior, write_buffer) = (Interior::new()?, WriteBuffer::new()?);
+        let barrier = KBox::pin_init(Srcu::new(), GFP_KERNEL)?;
+        let keys = start.take_keys();
+        Ok(Arc::init(
+            init!(Self {
                 fill,
                 roots,
-                keys: start.keys,
+                keys,
                 overlaid,
                 replayed: Atomic::new(0),
                 uncovered: Atomic::new(0),
@@ -210,18 +215,18 @@ impl Btree {
                 engine: SetOnce::new(),
                 writer: SetOnce::new(),
                 devices,
-                interior: Interior::new()?,
-                write_buffer: WriteBuffer::new()?,
+                interior,
+                write_buffer,
                 counters,
                 buffers,
-                barrier: KBox::pin_init(Srcu::new(), GFP_KERNEL)?,
+                barrier,
                 inject: Inject::off(),
                 checks: Atomic::new(0),
                 shut_down: Atomic::new(0),
                 #[cfg(bcachefs_kunit)]
                 memory: SetOnce::new(),
                 _shrinker: shrinker,
-            },
+            }),
             GFP_KERNEL,
         )?)
     }

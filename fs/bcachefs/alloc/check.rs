@@ -41,6 +41,7 @@ use bcachefs_format::{
     Bkey, Bpos, BtreeId, KeyRef, KeyType,
 };
 use core::ops::ControlFlow;
+use kernel::prelude::*;
 use pending::Pending;
 use sums::Sums;
 use table::Table;
@@ -99,10 +100,11 @@ impl<'a> Subject<'a> {
 
 /// Compares all that is recorded of buckets and space with what follows from the keys. `layout` gives the places of superblocks on a
 /// device; buckets of superblocks on others are taken as recorded. Sleeps, for long.
+#[inline(never)]
 pub fn check_allocations(
     subject: Subject<'_>,
     devices: &Devices,
-    layout: impl Fn(u8) -> Option<DiskLayout>,
+    layout: impl Fn(u8) -> Option<KBox<DiskLayout>>,
 ) -> Result<Report> {
     let mut check = Check::new(subject)?;
     check.read_buckets()?;
@@ -140,6 +142,7 @@ impl<'a> Check<'a> {
         self.rest_but_nodes()
     }
 
+    #[inline(never)]
     fn rest_but_nodes(&mut self) -> Result {
         self.leaves(BtreeId::EXTENTS)?;
         self.leaves(BtreeId::REFLINK)?;
@@ -179,10 +182,11 @@ impl Check<'_> {
     }
 
     /// Buckets that no key points to: superblocks and journals.
+    #[inline(never)]
     fn reserved_buckets(
         &mut self,
         devices: &Devices,
-        layout: impl Fn(u8) -> Option<DiskLayout>,
+        layout: impl Fn(u8) -> Option<KBox<DiskLayout>>,
     ) -> Result {
         for dev in 0..MEMBERS_MAX as u8 {
             let Some(member) = self.table.geometries.get(dev) else {
@@ -237,6 +241,7 @@ impl Check<'_> {
     }
 
     /// The nodes of one level of a btree: what points to them is a key one level up.
+    #[inline(never)]
     fn nodes(&mut self, btree: BtreeId, level: u8) -> Result {
         let tree = self.btree;
         let mut from = Some(Bpos::POS_MIN);
@@ -259,6 +264,7 @@ impl Check<'_> {
     }
 
     /// The keys of a btree with pointers to data.
+    #[inline(never)]
     fn leaves(&mut self, btree: BtreeId) -> Result {
         let tree = self.btree;
         let mut from = Some(Bpos::POS_MIN);
@@ -286,6 +292,7 @@ impl Check<'_> {
     }
 
     /// The pointers of one key. Does not sleep; there is room.
+    #[inline(never)]
     fn pointers(&mut self, btree: BtreeId, level: u8, key: KeyRef<'_>) {
         let Some(entries) = pointers::entries(key, self.node_sectors) else {
             return;
@@ -364,6 +371,7 @@ impl Check<'_> {
         true
     }
 
+    #[inline(never)]
     fn inodes(&mut self) -> Result {
         self.make_room()?;
         let mut nr = 0;
@@ -379,6 +387,7 @@ impl Check<'_> {
     }
 
     /// The keys of all buckets, and the counters of devices that follow from them.
+    #[inline(never)]
     fn buckets(&mut self) -> Result {
         self.make_room()?;
         for (buckets, nr, b) in self.table.iter() {
@@ -403,6 +412,7 @@ impl Check<'_> {
     }
 
     /// All counters.
+    #[inline(never)]
     fn accounting(&mut self) -> Result {
         let (mut inodes, stale) = (0, self.stale);
         let (sums, report, memory) = (&mut self.sums, &mut self.report, self.memory);

@@ -129,6 +129,7 @@ pub fn used_sectors(delta: KeyRef<'_>) -> i64 {
 
 impl Accounting {
     /// Counters, all zero, for the members of the filesystem and the sets of devices that its superblock lists. May sleep.
+    #[inline(never)]
     pub fn new(sup: &Super, store: Arc<dyn ReplicasStore>) -> Result<Arc<Self>> {
         let sb = sup.raw()?;
         let members = sb.members();
@@ -136,6 +137,7 @@ impl Accounting {
         Self::with_members(members, sb.replicas().iter(), store)
     }
 
+    #[inline(never)]
     pub(super) fn with_members<'a>(
         members: impl Iterator<Item = (u8, u32)>,
         listed: impl Iterator<Item = ReplicasEntry<'a>>,

@@ -22,6 +22,7 @@ pub use stats::{CacheStats, NotFreed};
 use super::node::{Flag, Node, NodeHead, NodeMem};
 use crate::util::error::{Error, Result};
 use core::fmt;
+use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, BtreeId};
 use kernel::{
     new_condvar, new_mutex, new_spinlock,
     prelude::*,
@@ -269,22 +270,29 @@ impl fmt::Display for Cache {
         writeln!(f, "memory of keys: {} bytes", self.bytes.load(Relaxed))?;
         writeln!(f, "dirty: {}", self.nr_dirty())?;
         writeln!(f, "reserve: {}", self.reserve.load(Relaxed))?;
-        let mut per_btree = [[0u32; 4]; 64];
-        self.for_each(|n| {
-            let head = n.shared();
-            let row = per_btree.get_mut(usize::from(head.btree.0));
-            if let Some(c) = row.and_then(|r| r.get_mut(usize::from(head.level))) {
-                *c += 1;
-            }
-            true
-        });
-        for (id, levels) in per_btree.iter().enumerate() {
-            if levels.iter().any(|c| *c != 0) {
-                let id = bcachefs_format::BtreeId(id as u8);
-                writeln!(f, "  {id}: nodes by level {levels:?}")?;
+        self.show_levels(f)?;
+        self.stats.fmt(f)
+    }
+}
+
+impl Cache {
+    #[inline(never)]
+    fn show_levels(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for level in 0..BTREE_MAX_DEPTH {
+            let mut per_btree = [0u32; 64];
+            self.for_each(|n| {
+                let head = n.shared();
+                let count = per_btree.get_mut(usize::from(head.btree.0));
+                if let Some(c) = count.filter(|_| head.level == level) {
+                    *c += 1;
+                }
+                true
+            });
+            for (id, nodes) in per_btree.iter().enumerate().filter(|(_, nodes)| **nodes != 0) {
+                writeln!(f, "  level {level} of {}: {nodes} nodes", BtreeId(id as u8))?;
             }
         }
-        self.stats.fmt(f)
+        Ok(())
     }
 }
 

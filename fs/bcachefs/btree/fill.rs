@@ -118,7 +118,7 @@ impl Fill {
             Buffer::Wait => None,
             Buffer::Now => Some(self.source.try_buffer().ok_or(Error::NoMem)?),
         };
-        let head = NodeHead::new(btree, level, hash, *ptr, &[Flag::ACCESSED]);
+        let head = NodeHead::new(btree, level, hash, ptr, &[Flag::ACCESSED]);
         let node = SixLock::new_exclusive(NodeData::empty(), head, flags)?;
         let mut op = KBox::new(
             ReadOp {
@@ -169,6 +169,7 @@ impl Fill {
         self.source.wait_idle();
     }
 
+    #[inline(never)]
     fn want(&self, head: &NodeHead) -> core::result::Result<NodeWant, Invalid> {
         let ptr = head.ptr();
         let p = BtreePtr::parse(ptr.get())?;
@@ -283,15 +284,15 @@ impl ReadOp {
         let loaded = result.map_err(Some).and_then(|()| {
             let words = buf.as_words().get(..bytes / 8).unwrap_or(&[]);
             let want = fill.want(head).map_err(|e| Some(CopyError::Invalid(e)))?;
-            load(words, &want, &Checksums, &rules, GFP_KERNEL | __GFP_NOWARN).map_err(|e| match e {
+            let flags = GFP_KERNEL | __GFP_NOWARN;
+            load(words, &want, &Checksums, &rules, flags, node).map_err(|e| match e {
                 LoadError::Invalid(e) => Some(CopyError::Invalid(e)),
                 LoadError::NoMem => None,
             })
         });
         match loaded {
-            Ok(data) => {
-                fill.cache.account(&lock, data.bytes());
-                **node = data;
+            Ok(()) => {
+                fill.cache.account(&lock, node.bytes());
                 // Until the neighbours are known.
                 for side in [Sibling::Prev, Sibling::Next] {
                     head.set_sibling(side, Some(node.live_u64s() as u32));

@@ -65,7 +65,7 @@ fn fake(btree: BtreeId) -> Result<Arc<Node>> {
     };
     let ptr = PtrKey::new(key).ok_or(Error::BtreeRootMissing)?;
     let flags = [Flag::READ_DONE, Flag::FAKE, Flag::NOEVICT];
-    let head = NodeHead::new(btree, 0, u64::MAX - u64::from(btree.0), ptr, &flags);
+    let head = NodeHead::new(btree, 0, u64::MAX - u64::from(btree.0), &ptr, &flags);
     Ok(Arc::pin_init(
         SixLock::new(NodeData::empty(), head),
         GFP_KERNEL,

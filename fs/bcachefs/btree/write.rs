@@ -222,6 +222,7 @@ impl Btree {
     }
 
     /// Starts a write: the step of the flags, and the copy. The write itself, if the caller is to submit it.
+    #[inline(never)]
     fn start_write(
         &self,
         node: &Arc<Node>,

@@ -44,6 +44,7 @@ pub(super) struct FsJournalClient {
 
 impl FsJournalClient {
     /// Going on from `start`. May sleep.
+    #[inline(never)]
     pub(super) fn new(
         start: &StartState,
         live: Arc<LiveSuper>,

@@ -81,10 +81,9 @@ fn open(
         Access::ReadWrite => block::Access::ReadWrite,
     };
     let opened = sb::open(request.paths(), device_access, &options.policy, log)?;
-    let counters = Arc::new(Counters::new(opened.sup.counters()), GFP_KERNEL)?;
+    let counters = Counters::new(opened.sup.counters())?;
     let devices = opened.devices.clone();
     let (sup, live) = opened.live(counters.clone(), options.nochanges)?;
-    let sup = Arc::new(sup, GFP_KERNEL)?;
 
     let mut start = start_state(&sup, &devices, &options, access, log)?;
     let summary = journal::Summary::new(&start);
@@ -106,7 +105,7 @@ fn open(
             .ok_or(Error::SuperInvalid)?,
         name: CString::try_from_fmt(core::format_args!("{}", *sup))?,
     };
-    let btree = Btree::new(config, devices.clone(), start, counters.clone())?;
+    let btree = Btree::new(config, devices.clone(), &mut start, counters.clone())?;
     let snapshots = SnapshotTable::read(&btree).inspect_err(|_| btree.shutdown())?;
     btree.set_ancestry(snapshots.clone());
     let writing = Writing::new(
@@ -123,7 +122,7 @@ fn open(
     )
     .inspect_err(|_| btree.shutdown())?;
 
-    let fs = Filesystem {
+    let fs = init!(Filesystem {
         sup,
         live,
         devices,
@@ -133,18 +132,19 @@ fn open(
         btree,
         snapshots,
         writing,
-    };
-    Ok(Arc::new(fs, GFP_KERNEL)?)
+    });
+    Ok(Arc::init(fs, GFP_KERNEL)?)
 }
 
 /// What the journal or the clean section has to say; nothing, if the filesystem has never been initialised.
+#[inline(never)]
 fn start_state(
     sup: &Super,
     devices: &Devices,
     options: &Options,
     access: Access,
     log: &dyn Log,
-) -> Result<StartState> {
+) -> Result<KBox<StartState>> {
     if sup.flags.initialized() == 0 {
         if access == Access::ReadOnly {
             log.error(format_args!(
@@ -152,11 +152,11 @@ fn start_state(
             ));
             return Err(Error::NotInitialised);
         }
-        return StartState::new();
+        return Ok(KBox::new(StartState::new()?, GFP_KERNEL)?);
     }
     let damage = match options.errors.unwrap_or(sup.error_action()) {
         ErrorAction::Continue if access == Access::ReadOnly => Damage::UseRest,
         _ => Damage::Refuse,
     };
-    journal::read::read(sup, devices, damage)
+    Ok(KBox::new(journal::read::read(sup, devices, damage)?, GFP_KERNEL)?)
 }

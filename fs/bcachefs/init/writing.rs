@@ -99,7 +99,7 @@ pub struct Writing {
     counters: Arc<Counters>,
     client: Arc<FsJournalClient>,
     /// What the journal starts from, the first time.
-    start: StartState,
+    start: KBox<StartState>,
     parts: SetOnce<Parts>,
     nochanges: bool,
     /// The journal has failed.
@@ -116,6 +116,7 @@ pub struct Writing {
 impl Writing {
     /// For a filesystem that is being mounted: read-only to begin with. May sleep.
     #[allow(clippy::too_many_arguments)] // One for each part of a filesystem.
+    #[inline(never)]
     pub(super) fn new(
         sup: Arc<Super>,
         live: Arc<LiveSuper>,
@@ -125,7 +126,7 @@ impl Writing {
         counters: Arc<Counters>,
         client: Arc<FsJournalClient>,
         clocks: Arc<IoClocks>,
-        start: StartState,
+        start: KBox<StartState>,
         options: &Options,
     ) -> Result<Arc<Self>> {
         let writers = Arc::new(WriteRefs::new()?, GFP_KERNEL)?;

@@ -41,6 +41,7 @@ pub fn read(sup: &Super, devices: &Devices, damage: Damage) -> Result<StartState
     }
 }
 
+#[inline(never)]
 fn from_clean_section(
     sup: &Super,
     devices: &Devices,
@@ -75,6 +76,7 @@ fn from_clean_section(
     })
 }
 
+#[inline(never)]
 fn from_journal(
     sup: &Super,
     devices: &Devices,
@@ -134,6 +136,7 @@ fn recorded_rings(sup: &Super, devices: &Devices) -> Result<KVec<RingStart>> {
 }
 
 /// Chooses what to replay, and makes sure that nothing of it is missing without good reason.
+#[inline(never)]
 fn choose_range(
     sup: &Super,
     scan: &mut Scan<'_>,
@@ -176,6 +179,7 @@ fn choose_range(
     }
 }
 
+#[inline(never)]
 fn nothing_found(sup: &Super, scan: &Scan<'_>, empty: bool) -> Error {
     if scan.had_read_errors() {
         fs_err!(sup, "not shut down cleanly, and the journal cannot be read");
@@ -190,6 +194,7 @@ fn nothing_found(sup: &Super, scan: &Scan<'_>, empty: bool) -> Error {
 }
 
 /// Reads the entries of the range once more, in order, and takes in their records.
+#[inline(never)]
 fn replay(
     sup: &Super,
     devices: &Devices,

@@ -96,6 +96,7 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// Looks at the first block of every journal bucket. May sleep.
+    #[inline(never)]
     pub(super) fn new(sup: &'a Super, devices: &'a Devices, blacklist: &'a Blacklist) -> Result<Self> {
         let mut scan = Scan {
             sup,
@@ -126,6 +127,7 @@ impl<'a> Scan<'a> {
     }
 
     /// One candidate for each sequence number. Reports copies that contradict each other.
+    #[inline(never)]
     pub(super) fn candidates(&mut self) -> Result<KVVec<Candidate>> {
         let (sup, blacklist) = (self.sup, self.blacklist);
         let mut candidates: KVVec<Candidate> = KVVec::new();
@@ -169,6 +171,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads the buckets that can hold entries of the range to be replayed. May sleep.
+    #[inline(never)]
     pub(super) fn read_needed(&mut self) -> Result {
         // From the newest on down. The others stay for `read_all`.
         let mut skipped = KVVec::new();
@@ -184,6 +187,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Reads every bucket not read yet. Returns whether there was any.
+    #[inline(never)]
     pub(super) fn read_all(&mut self) -> Result<bool> {
         let any = !self.buckets.is_empty();
         while let Some(bucket) = self.buckets.pop() {
@@ -270,6 +274,7 @@ impl<'a> Scan<'a> {
     }
 
     /// Where the journals go on, if `newest` is the newest entry there is. To be called once, at the end.
+    #[inline(never)]
     pub(super) fn rings(&mut self, newest: u64) -> Result<KVec<RingStart>> {
         for ring in self.rings.iter_mut() {
             for seq in ring.seqs.iter_mut() {

@@ -94,10 +94,11 @@ pub struct StartState {
 
 impl StartState {
     /// Splits off what the journal goes on from; roots and keys stay here, for the btrees. May sleep.
-    pub fn split_off(&mut self) -> Result<StartState> {
+    #[inline(never)]
+    pub fn split_off(&mut self) -> Result<KBox<StartState>> {
         let mut ranges = KVVec::new();
         ranges.extend_from_slice(self.blacklist.ranges(), GFP_KERNEL)?;
-        Ok(StartState {
+        let for_journal = init!(StartState {
             roots: KVec::new(),
             keys: JournalKeys::empty(),
             blacklist: Blacklist::new(ranges),
@@ -106,7 +107,18 @@ impl StartState {
             next_seq: self.next_seq,
             replayed: self.replayed,
             rings: core::mem::take(&mut self.rings),
-        })
+        });
+        Ok(KBox::init(for_journal, GFP_KERNEL)?)
+    }
+
+    /// Takes the keys that are laid over the btrees.
+    pub fn take_keys(&mut self) -> JournalKeys {
+        core::mem::replace(&mut self.keys, JournalKeys::empty())
+    }
+
+    /// Takes the list of sequence numbers that do not count.
+    pub fn take_blacklist(&mut self) -> Blacklist {
+        core::mem::replace(&mut self.blacklist, Blacklist::new(KVVec::new()))
     }
 
     /// That of a filesystem that has just been formatted: nothing at all. May sleep.

@@ -22,6 +22,7 @@ pub struct Summary {
 
 impl Summary {
     /// Of a start state.
+    #[inline(never)]
     pub fn new(start: &StartState) -> Self {
         Summary {
             replayed: start.replayed,

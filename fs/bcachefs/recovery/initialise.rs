@@ -90,6 +90,7 @@ pub fn initialise(
 }
 
 /// Makes `key` what is at its position.
+#[inline(never)]
 fn put(
     t: &mut Attempt<'_>,
     btree: BtreeId,
@@ -110,6 +111,7 @@ fn put(
 }
 
 /// The root subvolume, the snapshot it is, and the tree of that.
+#[inline(never)]
 fn records(t: &mut Attempt<'_>) -> core::result::Result<(), TransError> {
     let tree = SnapshotTree {
         master_subvol: ROOT_SUBVOL,
@@ -171,6 +173,7 @@ impl Directories {
         })
     }
 
+    #[inline(never)]
     fn create(&self, t: &mut Attempt<'_>) -> core::result::Result<(), TransError> {
         for inode in [&self.root, &self.lost_found] {
             let pos = Bpos::with_snapshot(0, inode.inum, ROOT_SNAPSHOT);

@@ -13,12 +13,12 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc,
+        Arc, UniqueArc,
     },
 };
 use kfs::block::{BlockDevice, DeviceName};
 
-use crate::util::error::Result;
+use crate::util::error::{Error, Result};
 
 /// Most members a filesystem can have.
 pub const MEMBERS_MAX: usize = 64;
@@ -56,13 +56,14 @@ pub struct Device {
 
 impl Device {
     /// A member that has been validated, on its block device. `None` if the device is too small.
+    #[inline(never)]
     pub(super) fn new(
         index: u8,
         bdev: Arc<BlockDevice>,
         member: Member,
         journal: KVVec<(u64, u64)>,
-    ) -> Option<Self> {
-        let device = Device {
+    ) -> Result<UniqueArc<Self>> {
+        let made = init!(Device {
             index,
             nbuckets: member.nbuckets.get(),
             first_bucket: member.first_bucket.get().into(),
@@ -71,10 +72,14 @@ impl Device {
             member,
             journal,
             errors: [const { Atomic::new(0) }; 3],
-        };
+        });
+        let device = UniqueArc::init(made, GFP_KERNEL)?;
         // INVARIANT: validation has checked the numbers against each other, this the size.
         let fits = device.member.sectors() <= device.bdev.size_sectors();
-        (device.bucket_sectors != 0 && fits).then_some(device)
+        match device.bucket_sectors != 0 && fits {
+            true => Ok(device),
+            false => Err(Error::DeviceTooSmall),
+        }
     }
 
     /// Name of the block device, for messages.

@@ -70,6 +70,7 @@ pub(super) struct State {
 
 impl LiveSuper {
     /// Of a filesystem that is being mounted. May sleep.
+    #[inline(never)]
     pub(super) fn new(
         sup: &Super,
         devices: Arc<Devices>,
@@ -262,10 +263,11 @@ impl LiveSuper {
     }
 
     /// Where the superblocks of device `dev` are. May sleep.
-    pub fn layout(&self, dev: u8) -> Result<DiskLayout> {
+    pub fn layout(&self, dev: u8) -> Result<KBox<DiskLayout>> {
         let state = self.state.lock();
         let own = state.own.iter().find(|o| o.index == dev);
-        own.map(|o| o.layout).ok_or(Error::DeviceMissing)
+        let own = own.ok_or(Error::DeviceMissing)?;
+        Ok(KBox::new(*own.layout, GFP_KERNEL)?)
     }
 
     /// Whether the filesystem has been initialised: superblocks of one that has not are not written.

@@ -29,7 +29,7 @@ use crate::util::{
 /// A filesystem whose superblocks have been read.
 pub struct Opened {
     /// What holds for all of it.
-    pub sup: Super,
+    pub sup: Arc<Super>,
     /// The members that are present.
     pub devices: Arc<Devices>,
     own: KVec<OwnParts>,
@@ -37,7 +37,7 @@ pub struct Opened {
 
 impl Opened {
     /// The superblock as it changes from now on; with `nochanges` on the devices it never does. May sleep.
-    pub fn live(self, counters: Arc<Counters>, nochanges: bool) -> Result<(Super, Arc<LiveSuper>)> {
+    pub fn live(self, counters: Arc<Counters>, nochanges: bool) -> Result<(Arc<Super>, Arc<LiveSuper>)> {
         let live = LiveSuper::new(&self.sup, self.devices, self.own, counters, nochanges)?;
         Ok((self.sup, live))
     }
@@ -82,7 +82,7 @@ pub fn open<'p>(
     let mut words = KVVec::new();
     words.extend_from_slice(best_sb.words(), GFP_KERNEL)?;
     Ok(Opened {
-        sup: Super::new(words)?,
+        sup: Arc::new(Super::new(words)?, GFP_KERNEL)?,
         devices: Arc::new(devices, GFP_KERNEL)?,
         own,
     })
@@ -164,19 +164,20 @@ fn add(
         journal.push((range.start, range.nr), GFP_KERNEL)?;
     }
     let sectors = member.sectors();
-    let Some(mut device) = Device::new(index, f.bdev.clone(), member, journal) else {
+    let device = Device::new(index, f.bdev.clone(), member, journal);
+    if let Err(Error::DeviceTooSmall) = device {
         log.error(format_args!(
             "{name}: has {} sectors, its superblock says {sectors}",
             f.bdev.size_sectors()
         ));
-        return Err(Error::DeviceTooSmall);
-    };
+    }
+    let mut device = device?;
     let new = best.flags().initialized() == 0 && f.bdev.access() == block::Access::ReadWrite;
     if new && device.journal.is_empty() && wants_journal(&device) {
         device.journal = own::plan_journal(&device, &sb.header().layout)?;
     }
     let parts = OwnParts::new(&sb, &device.journal)?;
-    if !devices.add(Arc::new(device, GFP_KERNEL)?) {
+    if !devices.add(device.into()) {
         log.error(format_args!(
             "{name}: is member {index}, and so is another device: one is a copy of the other"
         ));

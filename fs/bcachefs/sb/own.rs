@@ -3,7 +3,7 @@
 
 use bcachefs_format::{
     sb::{build::SbBuilder, field::Fields, DiskLayout, FieldType, SbFull},
-    super_block::{DiskSb, SuperBlock},
+    super_block::SuperBlock,
     checksum::CsumOpt,
     CsumType,
 };
@@ -28,13 +28,14 @@ pub(super) struct OwnParts {
     /// Sequence number of what is on the device.
     pub(super) seq: u64,
     /// Where its copies are.
-    pub(super) layout: DiskLayout,
+    pub(super) layout: KBox<DiskLayout>,
     /// Fields that are not shared, one after the other.
     fields: KVVec<u64>,
 }
 
 impl OwnParts {
     /// Of `sb`, as read from the device. `journal` replaces the list of its journal's buckets. May sleep.
+    #[inline(never)]
     pub(super) fn new(sb: &SuperBlock<'_>, journal: &[(u64, u64)]) -> Result<Self> {
         let mut fields = KVVec::new();
         for field in sb.fields() {
@@ -55,7 +56,7 @@ impl OwnParts {
         Ok(OwnParts {
             index: sb.header().dev_idx,
             seq: sb.header().seq.get(),
-            layout: sb.header().layout,
+            layout: KBox::new(sb.header().layout, GFP_KERNEL)?,
             fields,
         })
     }
@@ -66,17 +67,16 @@ impl OwnParts {
     }
 
     /// Makes the copy at sector `offset` of this device's superblock in `words`; returns its bytes.
+    #[inline(never)]
     pub(super) fn compose(
         &self,
         shared: &SuperBlock<'_>,
         offset: u64,
         words: &mut [u64],
     ) -> core::result::Result<usize, SbFull> {
-        let header = DiskSb {
-            dev_idx: self.index,
-            layout: self.layout,
-            ..*shared.header()
-        };
+        let mut header = *shared.header();
+        header.dev_idx = self.index;
+        header.layout.clone_from(&self.layout);
         let mut builder = SbBuilder::new(words, &header)?;
         for field in shared.fields().map_while(core::result::Result::ok) {
             builder.copy_field(&field)?;
@@ -92,6 +92,7 @@ impl OwnParts {
 
 /// The buckets that a journal for `device` is to get: as many as the device's size asks for, from the first usable one on, except
 /// where superblocks are. May sleep.
+#[inline(never)]
 pub(super) fn plan_journal(device: &Device, layout: &DiskLayout) -> Result<KVVec<(u64, u64)>> {
     const BUCKETS_MAX: u64 = 8192;
     const SECTORS_MAX: u64 = 1 << 24;

@@ -66,6 +66,7 @@ pub(super) fn read(
 }
 
 /// What kind of error a superblock that was not accepted stands for.
+#[inline(never)]
 fn classify(words: &[u64]) -> Error {
     match SuperBlock::frame(words) {
         Ok(sb) if sb.peek().features().unknown().0 != 0 => Error::SuperFeature,
@@ -74,6 +75,7 @@ fn classify(words: &[u64]) -> Error {
     }
 }
 
+#[inline(never)]
 fn find(bdev: &BlockDevice, sector: Option<u64>, log: &dyn Log) -> Result<KVVec<u64>> {
     let name = bdev.name();
     let mut reader = Reader::new(bdev)?;
@@ -180,6 +182,7 @@ impl<'a> Reader<'a> {
     }
 
     /// The copy at `sector`, identity and checksum checked.
+    #[inline(never)]
     fn copy(&mut self, sector: u64) -> core::result::Result<KVVec<u64>, Bad> {
         let words = self.words(sector, FIRST_BYTES)?;
         let bytes = probe(words).map_err(|e| match e.offset {
@@ -194,12 +197,13 @@ impl<'a> Reader<'a> {
         Ok(copy)
     }
 
-    fn layout(&mut self) -> core::result::Result<DiskLayout, Bad> {
+    #[inline(never)]
+    fn layout(&mut self) -> core::result::Result<KBox<DiskLayout>, Bad> {
         let words = self.words(SB_LAYOUT_SECTOR, 512)?;
-        let layout = DiskLayout::read_from_bytes(zerocopy::IntoBytes::as_bytes(words))
+        let layout = DiskLayout::ref_from_bytes(zerocopy::IntoBytes::as_bytes(words))
             .map_err(|_| Bad::Invalid(Invalid::plain("layout is cut off", 0, 0, 512)))?;
         layout.validate().map_err(Bad::Invalid)?;
-        Ok(layout)
+        KBox::new(*layout, GFP_KERNEL).map_err(|_| Bad::Kernel(Error::NoMem))
     }
 }
 

@@ -175,6 +175,7 @@ impl ReplicasStore for ReadOnlySuper {
 }
 
 impl CheckFile {
+    #[inline(never)]
     fn check(&self) -> Result<Report> {
         let fs = &self.0;
         let accounting = Accounting::new(&fs.sup, Arc::new(ReadOnlySuper, GFP_KERNEL)?)?;
@@ -183,7 +184,8 @@ impl CheckFile {
         // The layout is that of the device the superblock was read from.
         let layout = |dev| {
             let header = fs.sup.raw().ok()?.header();
-            (header.dev_idx == dev).then_some(header.layout)
+            let own = header.dev_idx == dev;
+            own.then(|| KBox::new(header.layout, GFP_KERNEL).ok()).flatten()
         };
         check_allocations(subject, &fs.devices, layout)
     }

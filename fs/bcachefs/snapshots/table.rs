@@ -126,6 +126,7 @@ struct Generation(Atomic<u32>);
 
 impl Generation {
     /// Runs `f`, whose loads are all `Acquire`, on a state that does not change meanwhile. `None`: one that did.
+    #[inline(never)]
     fn read<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
         let before = self.0.load(Acquire);
         let r = f();

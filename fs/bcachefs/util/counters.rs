@@ -8,8 +8,13 @@
 use core::fmt;
 use kernel::{
     prelude::*,
-    sync::atomic::{Atomic, Relaxed},
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc, UniqueArc,
+    },
 };
+
+use super::error::Result;
 
 /// A kind of event, by its number in the superblock.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
@@ -141,16 +146,17 @@ pub struct Counters {
 }
 
 impl Counters {
-    /// Starts from the values of the superblock's field, missing ones being zero.
-    pub fn new(stored: impl Iterator<Item = u64>) -> Self {
-        let mut values = [0; Counter::COUNT];
-        for (to, from) in values.iter_mut().zip(stored) {
+    /// Starts from the values of the superblock's field, missing ones being zero. May sleep.
+    pub fn new(stored: impl Iterator<Item = u64>) -> Result<Arc<Self>> {
+        let zero = init!(Counters {
+            stored: [0; Counter::COUNT],
+            since_mount: [const { Atomic::new(0) }; Counter::COUNT],
+        });
+        let mut counters = UniqueArc::init(zero, GFP_KERNEL)?;
+        for (to, from) in counters.stored.iter_mut().zip(stored) {
             *to = from;
         }
-        Counters {
-            stored: values,
-            since_mount: [const { Atomic::new(0) }; Counter::COUNT],
-        }
+        Ok(counters.into())
     }
 
     /// Counts one event.

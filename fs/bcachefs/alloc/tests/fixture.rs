@@ -232,7 +232,7 @@ impl Fixture {
         let world = Arc::new(world, GFP_KERNEL)?;
         let disk = Counting { discarded: Atomic::new(0), last: Atomic::new(0) };
         let disk = Arc::new(disk, GFP_KERNEL)?;
-        let counters = Arc::new(Counters::new(core::iter::empty()), GFP_KERNEL)?;
+        let counters = Counters::new(core::iter::empty())?;
         let name = CString::try_from_fmt(core::format_args!("test"))?;
         let shared = Shared::new(world.clone(), counters, name, FLUSHED)?;
         let mut all = KVec::new();

@@ -45,6 +45,7 @@ impl AllocTriggers {
     }
 
     /// A bucket changes.
+    #[inline(never)]
     pub(super) fn alloc(
         &self,
         t: &mut Attempt<'_>,
@@ -91,6 +92,7 @@ impl AllocTriggers {
     }
 
     /// Records the generation of the bucket at `pos` where it is looked for at mount.
+    #[inline(never)]
     fn set_generation(&self, t: &mut Attempt<'_>, pos: Bpos, generation: u8) -> Trans {
         let at = Bpos::new(pos.inode, pos.offset / BUCKETS_PER_KEY as u64);
         let mut gens = [0u8; BUCKETS_PER_KEY];

@@ -32,6 +32,7 @@ pub(super) fn unchanged(place: Place, old: KeyRef<'_>, new: &KeyMut<'_>) -> bool
 
 impl AllocTriggers {
     /// The pointers of `key` appear (`insert`), or go.
+    #[inline(never)]
     pub(super) fn pointers(
         &self,
         t: &mut Attempt<'_>,
@@ -56,6 +57,7 @@ impl AllocTriggers {
     }
 
     /// One pointer of `key`: its bucket, and its backpointer.
+    #[inline(never)]
     fn pointer(
         &self,
         t: &mut Attempt<'_>,
@@ -122,6 +124,7 @@ impl AllocTriggers {
     }
 
     /// A reservation appears, or goes.
+    #[inline(never)]
     pub(super) fn reservation(&self, t: &mut Attempt<'_>, key: KeyRef<'_>, insert: bool) -> Trans {
         match pointers::reserved(key) {
             Some((what, sectors)) => t.account(what, &[if insert { sectors } else { -sectors }]),
@@ -130,6 +133,7 @@ impl AllocTriggers {
     }
 
     /// What depends on the old and the new key together: work to be done in the background.
+    #[inline(never)]
     pub(super) fn shared_work(
         &self,
         t: &mut Attempt<'_>,

@@ -55,6 +55,7 @@ fn set_flag(new: &mut KeyMut<'_>, flag: InodeFlags, on: bool) {
 
 impl AllocTriggers {
     /// An inode appears, changes or goes.
+    #[inline(never)]
     pub(super) fn inode(&self, t: &mut Attempt<'_>, old: KeyRef<'_>, new: &mut KeyMut<'_>) -> Trans {
         let pos = new.key.pos;
         let (was, is) = (is_inode(old.key.key_type), is_inode(new.key.key_type));

@@ -13,13 +13,9 @@ use crate::{
     },
     util::error::Error,
 };
-use bcachefs_format::{
-    bkey::BKEY_U64S, keys::reflink::ReflinkP, Bkey, Bpos, BtreeId, KeyRef, KeyType,
-};
+use bcachefs_format::{keys::reflink::ReflinkP, Bkey, Bpos, BtreeId, KeyRef, KeyType};
 use core::ops::Range;
 
-/// Words of the longest indirect key there is: one with 1024 bytes of data.
-const VALUE_MAX: usize = 1 + 1024 / 8;
 
 /// Whether keys of this type can be referred to. The number of references is their first word.
 fn is_indirect(key_type: KeyType) -> bool {
@@ -52,6 +48,7 @@ fn grow(p: &mut ReflinkP, size: u32, touched: Range<u64>) -> Option<()> {
 
 impl AllocTriggers {
     /// A reference appears.
+    #[inline(never)]
     pub(super) fn reference(&self, t: &mut Attempt<'_>, new: &mut KeyMut<'_>) -> Trans {
         let mut p = ReflinkP::parse(new.get())?;
         (p.front_pad, p.back_pad) = (0, 0);
@@ -74,6 +71,7 @@ impl AllocTriggers {
     }
 
     /// A reference goes.
+    #[inline(never)]
     pub(super) fn unreference(&self, t: &mut Attempt<'_>, old: KeyRef<'_>) -> Trans {
         let p = ReflinkP::parse(old)?;
         self.count_references(t, range(&p, old.key.size), false, |_| true)
@@ -96,9 +94,7 @@ impl AllocTriggers {
                 break;
             };
             let key = found.key;
-            let mut value = [0; VALUE_MAX];
-            let value = value.get_mut(..found.value.len()).ok_or(Error::ExtentInvalid)?;
-            value.copy_from_slice(found.value);
+            let count = found.value.first().copied();
             // Slots are not empty; but a loop that relies on it should not be one without end.
             at = key.pos.offset.max(at.saturating_add(1));
             if !is_indirect(key.key_type) {
@@ -107,24 +103,16 @@ impl AllocTriggers {
             if !f(key.start_offset()..key.pos.offset) {
                 return Err(Error::ExtentInvalid.into());
             }
-            let Some(count) = value.first_mut() else {
+            let Some(old) = count.map(u64::from_le) else {
                 continue;
             };
-            let old = u64::from_le(*count);
             let new = if add { old.checked_add(1) } else { old.checked_sub(1) };
-            match new {
-                Some(new) => *count = new.to_le(),
-                None => {
-                    self.complain(format_args!("{key}: wrong number of references"));
-                    continue;
-                }
-            }
-            let key = Bkey {
-                u64s: BKEY_U64S.saturating_add(value.len() as u8),
-                ..key
+            let Some(new) = new else {
+                self.complain(format_args!("{key}: wrong number of references"));
+                continue;
             };
             let flags = UpdateFlags { exact: true, ..UpdateFlags::default() };
-            t.update(&iter, KeyRef { key, value }, flags)?;
+            t.update_first_word(&mut iter, new.to_le(), flags)?;
         }
         Ok(())
     }

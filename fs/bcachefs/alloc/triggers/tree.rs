@@ -18,6 +18,7 @@ fn parent(key: KeyRef<'_>) -> core::result::Result<u64, bcachefs_format::Invalid
 
 impl AllocTriggers {
     /// A subvolume appears, moves or goes: it is among the children of the one it is in.
+    #[inline(never)]
     pub(super) fn subvolume(&self, t: &mut Attempt<'_>, old: KeyRef<'_>, new: KeyRef<'_>) -> Trans {
         let id = new.key.pos.offset;
         let (was, is) = (parent(old)?, parent(new)?);
@@ -34,6 +35,7 @@ impl AllocTriggers {
     }
 
     /// A snapshot is going to appear or change: makes room for it in the table, which the commit cannot do.
+    #[inline(never)]
     pub(super) fn prepare_snapshot(&self, t: &mut Attempt<'_>) -> Trans {
         let new = NEW_SNAPSHOTS + 1 + t.nr_updates(BtreeId::SNAPSHOTS);
         if !self.snapshots.has_room(new) {

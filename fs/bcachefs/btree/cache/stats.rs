@@ -95,6 +95,7 @@ impl CacheStats {
 }
 
 impl fmt::Display for CacheStats {
+    #[inline(never)]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "scans: {}", self.scans.load(Relaxed))?;
         writeln!(f, "freed: {}", self.freed.load(Relaxed))?;

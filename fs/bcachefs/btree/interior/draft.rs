@@ -20,7 +20,7 @@ use crate::{
     btree::{
         cache::Inserted,
         node::{
-            shape::{self, Cut, Half},
+            shape::{self, Half},
             Flag, NodeData, NodeExclusive, NodeHead, PtrKey, Shape, Sibling,
         },
         space::NodePlace,
@@ -76,6 +76,7 @@ struct Fresh {
 }
 
 /// A pointer of type `btree_ptr_v2` to a node with these keys and the number `seq`.
+#[inline(never)]
 fn pointer(seq: u64, data: &NodeData, place: &NodePlace) -> Result<PtrKey> {
     let sectors = u16::try_from(data.first_write_sectors()).map_err(|_| Error::BtreeNodeInvalid)?;
     let ptrs = place.ptrs.get(..usize::from(place.nr)).unwrap_or(&[]);
@@ -92,20 +93,14 @@ fn pointer(seq: u64, data: &NodeData, place: &NodePlace) -> Result<PtrKey> {
     PtrKey::new(KeyRef { key, value }).ok_or(Error::BtreeKeyInvalid)
 }
 
-// Nodes' keys are made in functions of their own: their results pass over the stack, which has no room for many of them.
-
 /// The same keys. False: they do not fit.
-#[inline(never)]
 fn rewrite(old: &NodeData, spare: &mut Spare) -> bool {
-    let made = spare.mem.take().and_then(|mem| shape::compact(old, mem));
-    made.map(|data| spare.data = data).is_some()
+    shape::compact(old, &mut spare.mem, &mut spare.data)
 }
 
 /// The keys of both. False: they do not fit.
-#[inline(never)]
 fn unite(left: &NodeData, right: &NodeData, spare: &mut Spare) -> bool {
-    let made = spare.mem.take().and_then(|mem| shape::merge(left, right, mem));
-    made.map(|data| spare.data = data).is_some()
+    shape::merge(left, right, &mut spare.mem, &mut spare.data)
 }
 
 /// The keys, divided. False: there is nothing to divide.
@@ -119,27 +114,17 @@ fn divide(
     let Some(cut) = shape::cut(old, may_not_end) else {
         return false;
     };
-    divide_at(old, &cut, Half::Left, left) && divide_at(old, &cut, Half::Right, right)
-}
-
-/// One of the two halves.
-#[inline(never)]
-fn divide_at(old: &NodeData, cut: &Cut, half: Half, spare: &mut Spare) -> bool {
-    let made = spare.mem.take().and_then(|mem| shape::half(old, cut, half, mem));
-    made.map(|data| spare.data = data).is_some()
+    shape::half(old, &cut, Half::Left, &mut left.mem, &mut left.data)
+        && shape::half(old, &cut, Half::Right, &mut right.mem, &mut right.data)
 }
 
 /// No keys, for everything.
-#[inline(never)]
 fn blank(shape: Shape, spare: &mut Spare) -> bool {
-    let made = spare
-        .mem
-        .take()
-        .map(|mem| shape::empty(Bpos::POS_MIN, Bpos::SPOS_MAX, shape, mem));
-    made.map(|data| spare.data = data).is_some()
+    shape::blank(Bpos::POS_MIN, Bpos::SPOS_MAX, shape, &mut spare.mem, &mut spare.data)
 }
 
 /// A key that deletes what is at `pos`.
+#[inline(never)]
 fn deletion(pos: Bpos) -> Result<PtrKey> {
     let key = Bkey::deleted(pos);
     PtrKey::new(KeyRef { key, value: &[] }).ok_or(Error::BtreeKeyInvalid)
@@ -210,6 +195,7 @@ impl<'b> Draft<'b> {
         Ok(self.write_records(plan)?)
     }
 
+    #[inline(never)]
     fn fill_level(
         &mut self,
         t: &Attempt<'_>,
@@ -267,6 +253,7 @@ impl<'b> Draft<'b> {
     }
 
     /// Puts the edits of nodes at `level` into the node made last, as far as they are in its range.
+    #[inline(never)]
     fn put_edits(&mut self, level: u8) -> Result {
         let Some(fresh) = self.fresh.last_mut() else {
             return Ok(());
@@ -281,6 +268,7 @@ impl<'b> Draft<'b> {
     }
 
     /// A root at `level` above the two nodes made last.
+    #[inline(never)]
     fn fill_root(
         &mut self,
         goal: &Goal,
@@ -319,6 +307,7 @@ impl<'b> Draft<'b> {
     }
 
     /// Makes a node of what has been put together in `spare`.
+    #[inline(never)]
     fn make(&mut self, goal: &Goal, level: u8, generation: u32, mut spare: KBox<Spare>) -> Tried {
         let seq = new_seq();
         let (Some(seat), Some(place)) = (spare.seat.take(), spare.place.as_ref()) else {
@@ -331,7 +320,7 @@ impl<'b> Draft<'b> {
             Flag::NEED_WRITE,
             Flag::WILL_MAKE_REACHABLE,
         ];
-        let head = NodeHead::new(goal.btree, level, seq, ptr, &flags);
+        let head = NodeHead::new(goal.btree, level, seq, &ptr, &flags);
         let mut node = match seat.occupy(NodeData::empty(), head) {
             Ok(node) => node,
             Err(never) => match never {},
@@ -346,6 +335,7 @@ impl<'b> Draft<'b> {
     }
 
     /// Enters the node made last, which has all its keys, into the cache.
+    #[inline(never)]
     fn enter(&mut self) -> Result {
         let Some(fresh) = self.fresh.last_mut() else {
             return Ok(());
@@ -370,6 +360,7 @@ impl<'b> Draft<'b> {
     }
 
     /// Puts what the journal will say into the update.
+    #[inline(never)]
     fn write_records(&mut self, plan: &Plan) -> Result<()> {
         let Some(update) = self.update.as_mut() else {
             return Err(Error::BtreeTopology);
@@ -411,30 +402,11 @@ impl<'b> Draft<'b> {
             return Err(Error::BtreeTopology.into());
         };
 
-        // From here on nothing fails. There is room in all lists for as many as an update can have.
-        for held in plan.old().filter(|h| !h.node.shared().has(Flag::FAKE)) {
-            let _ = update.old.push_within_capacity(Old {
-                node: held.node.clone(),
-                ptr: held.node.shared().ptr(),
-            });
-        }
-        for fresh in self.fresh.iter_mut() {
-            let Some(NodePlace { open, .. }) = fresh.spare.place.take() else {
-                continue;
-            };
-            update.expect_write();
-            let new = New::about_to_be_written(fresh.node.lock().clone(), fresh.ptr, open);
-            let _ = update.new.push_within_capacity(new);
-        }
+        // From here on nothing fails.
+        self.name_nodes(plan, &mut update);
         let update: Arc<Update> = update.into();
-        let entry = Entry {
-            update: update.clone(),
-            parent: plan.parent.as_ref().map(|p| p.node.clone()),
-            heir: None,
-            disk: Some(reserve.take_disk()),
-        };
         // The place in the list first, so that those who end a write find it.
-        btree.interior.updates.publish(ticket, entry);
+        self.announce(plan, &update, ticket, reserve);
         self.write_new();
         for held in plan.old() {
             btree.bury(t, held, &update, journal);
@@ -451,7 +423,44 @@ impl<'b> Draft<'b> {
         Ok(())
     }
 
+    /// Has the update name the nodes that come and go. There is room in all lists for as many as an update can have.
+    #[inline(never)]
+    fn name_nodes(&mut self, plan: &Plan, update: &mut Update) {
+        for held in plan.old().filter(|h| !h.node.shared().has(Flag::FAKE)) {
+            let _ = update.old.push_within_capacity(Old {
+                node: held.node.clone(),
+                ptr: held.node.shared().ptr(),
+            });
+        }
+        for fresh in self.fresh.iter_mut() {
+            let Some(NodePlace { open, .. }) = fresh.spare.place.take() else {
+                continue;
+            };
+            update.expect_write();
+            let new = New::about_to_be_written(fresh.node.lock().clone(), fresh.ptr, open);
+            let _ = update.new.push_within_capacity(new);
+        }
+    }
+
+    #[inline(never)]
+    fn announce(
+        &self,
+        plan: &Plan,
+        update: &Arc<Update>,
+        ticket: Ticket<'b>,
+        reserve: &mut NodeReserve<'_>,
+    ) {
+        let entry = Entry {
+            update: update.clone(),
+            parent: plan.parent.as_ref().map(|p| p.node.clone()),
+            heir: None,
+            disk: Some(reserve.take_disk()),
+        };
+        self.btree.interior.updates.publish(ticket, entry);
+    }
+
     /// Starts the first writes. Their content is copied while nobody else can change it.
+    #[inline(never)]
     fn write_new(&mut self) {
         for fresh in self.fresh.iter_mut() {
             let node = fresh.node.lock();
@@ -466,6 +475,7 @@ impl<'b> Draft<'b> {
     }
 
     /// Puts the pointers into the node above the topmost new ones, which is held for write.
+    #[inline(never)]
     fn tell_parent(&self, t: &mut Attempt<'_>, plan: &Plan) {
         let btree = self.btree;
         if let Some(id) = self.fresh.first().map(|f| f.node.lock().shared().btree) {
@@ -536,6 +546,7 @@ impl Drop for Draft<'_> {
 
 impl Btree {
     /// Lets go of a node that has been replaced by `update`. The node is held for write. Does not sleep.
+    #[inline(never)]
     fn bury(&self, t: &mut Attempt<'_>, held: &Held, update: &Arc<Update>, journal: &Journal) {
         let node = &held.node;
         let head = node.shared();
@@ -551,7 +562,7 @@ impl Btree {
         // A stand-in for a root was not in the cache.
         head.set(Flag::DEAD);
         if let Some(data) = t.locks.get_mut(held.slot) {
-            *data = NodeData::empty();
+            data.reset();
         }
     }
 

@@ -94,6 +94,19 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Nothing yet, at the level of `goal`.
+    pub(super) fn new(goal: &Goal) -> Self {
+        Plan {
+            steps: Default::default(),
+            lowest: goal.level,
+            highest: goal.level,
+            parent: None,
+            parent_u64s: 0,
+            root: RootChange::Keep,
+            what: What::Compact,
+        }
+    }
+
     /// Nodes that have to be made.
     pub(super) fn nodes(&self) -> usize {
         let made: usize = self.steps.iter().map(|s| s.makes).sum();
@@ -113,37 +126,29 @@ impl Plan {
 }
 
 impl Btree {
-    /// Plans what `goal` asks for, on the locked `way`. `None`: there is nothing to do. May sleep, for locks.
+    /// Plans what `goal` asks for, on the locked `way`, in the empty `plan`. False: there is nothing to do. May sleep, for locks.
+    #[inline(never)]
     pub(super) fn plan(
         &self,
         t: &mut Attempt<'_>,
         goal: &Goal,
         way: &Way,
-    ) -> Tried<Option<Plan>> {
-        let mut plan = Plan {
-            steps: Default::default(),
-            lowest: goal.level,
-            highest: goal.level,
-            parent: None,
-            parent_u64s: 0,
-            root: RootChange::Keep,
-            what: What::Compact,
-        };
+        plan: &mut Plan,
+    ) -> Tried<bool> {
         match goal.wish {
-            Wish::Room | Wish::Rewrite => self.plan_replace(t, goal, way, &mut plan)?,
+            Wish::Room | Wish::Rewrite => self.plan_replace(t, goal, way, plan)?,
             Wish::Merge(side) => {
-                if !self.plan_merge(t, goal, way, side, &mut plan)? {
-                    return Ok(None);
+                if !self.plan_merge(t, goal, way, side, plan)? {
+                    return Ok(false);
                 }
             }
-            Wish::Shrink => {
-                return Ok(self.plan_shrink(t, goal, way, &mut plan)?.then_some(plan));
-            }
+            Wish::Shrink => return self.plan_shrink(t, goal, way, plan),
         }
-        self.plan_above(t, way, &mut plan)?;
-        Ok(Some(plan))
+        self.plan_above(t, way, plan)?;
+        Ok(true)
     }
 
+    #[inline(never)]
     fn plan_replace(
         &self,
         t: &Attempt<'_>,
@@ -169,6 +174,7 @@ impl Btree {
     }
 
     /// Whether the node of `goal` is to become one with its neighbour. Notes what is known of the two otherwise.
+    #[inline(never)]
     fn plan_merge(
         &self,
         t: &mut Attempt<'_>,
@@ -229,6 +235,7 @@ impl Btree {
     }
 
     /// Whether the root, which `goal` is about, has one child only.
+    #[inline(never)]
     fn plan_shrink(
         &self,
         t: &mut Attempt<'_>,
@@ -260,6 +267,7 @@ impl Btree {
     }
 
     /// Follows the new pointers up to a node that has room for them.
+    #[inline(never)]
     fn plan_above(&self, t: &mut Attempt<'_>, way: &Way, plan: &mut Plan) -> Tried {
         while plan.highest < way.root {
             let level = plan.highest + 1;

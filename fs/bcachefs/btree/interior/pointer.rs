@@ -26,6 +26,7 @@ use kernel::sync::Arc;
 const VALUE_U64S: usize = PTR_U64S_MAX - BKEY_U64S as usize;
 
 /// The pointer `old` with other sectors, and without copies on `failed` devices. `None`: no copy is left.
+#[inline(never)]
 fn changed(old: &PtrKey, sectors: u32, failed: &[u8]) -> Result<Option<PtrKey>> {
     let mut p = BtreePtr::parse(old.get())?;
     p.sectors_written = u16::try_from(sectors).map_err(|_| Error::BtreeNodeInvalid)?;
@@ -85,6 +86,7 @@ impl Btree {
     }
 
     /// Changes the pointer to `node` in the transaction. False: the node is not in the btree any more.
+    #[inline(never)]
     fn set_pointer(
         &self,
         t: &mut Attempt<'_>,
@@ -130,6 +132,7 @@ impl Btree {
     }
 
     /// The same for a root, which is held for intent.
+    #[inline(never)]
     fn set_root_pointer(
         &self,
         t: &mut Attempt<'_>,

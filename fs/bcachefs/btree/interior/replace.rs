@@ -3,7 +3,7 @@
 
 use super::{
     draft::Draft,
-    plan::Goal,
+    plan::{Goal, Plan},
     reserve::NodeReserve,
     way::{Stop, Tried},
 };
@@ -81,9 +81,10 @@ impl Btree {
         if way.at(goal.level)?.node.shared().hash != goal.hash {
             return Ok(Got::Ended(Replaced::Gone));
         }
-        let Some(plan) = self.plan(t, goal, &way)? else {
+        let mut plan = Plan::new(goal);
+        if !self.plan(t, goal, &way, &mut plan)? {
             return Ok(Got::Ended(Replaced::Needless));
-        };
+        }
         // One try uses a draft up, whatever comes of it.
         let Some(mut draft) = draft.take().filter(|_| reserve.len() >= plan.nodes()) else {
             return Ok(Got::Needs(plan.nodes()));

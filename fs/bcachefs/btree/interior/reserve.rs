@@ -256,16 +256,17 @@ impl<'b> NodeReserve<'b> {
         self.try_memory()
     }
 
+    #[inline(never)]
     fn try_memory(&self) -> Result<KBox<Spare>> {
         let flags = GFP_KERNEL | __GFP_NOWARN;
-        let mut spare = KBox::new(
-            Spare {
+        let mut spare = KBox::init(
+            init!(Spare {
                 place: None,
                 mem: None,
-                data: NodeData::empty(),
+                data <- NodeData::empty(),
                 seat: None,
                 write: None,
-            },
+            }),
             flags,
         )?;
         spare.mem = Some(self.btree.node_memory(flags)?);

@@ -146,6 +146,7 @@ impl<'t> Attempt<'t> {
 
 impl Btree {
     /// Locks the way to the node of `btree` at `level` that `pos` is in. `None`: the tree is not that high. May sleep.
+    #[inline(never)]
     pub(super) fn lock_way(
         &self,
         t: &mut Attempt<'_>,
@@ -180,6 +181,7 @@ impl Btree {
     }
 
     /// Locks the child of `parent` that `pos` is in for intent. May sleep.
+    #[inline(never)]
     pub(super) fn lock_child(
         &self,
         t: &mut Attempt<'_>,

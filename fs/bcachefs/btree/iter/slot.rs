@@ -5,7 +5,7 @@ use super::{
     find::{Next, Place},
     Iter, IterFlags,
 };
-use crate::btree::trans::{Attempt, TransError};
+use crate::btree::trans::{pending::Stored, Attempt, TransError};
 use bcachefs_format::{Bkey, Bpos, KeyRef, KeyType};
 
 impl<'t> Iter<'t> {
@@ -30,6 +30,19 @@ impl<'t> Iter<'t> {
             }
             None => Ok(None),
         }
+    }
+
+    /// As [`Iter::peek_slot`], but returns a copy in the transaction's buffer, where there must be room for it.
+    pub(in crate::btree) fn copy_slot(
+        &mut self,
+        t: &mut Attempt<'t>,
+    ) -> Result<Option<Stored>, TransError> {
+        let Some((place, key)) = self.find_slot(t)? else {
+            return Ok(None);
+        };
+        self.settle(t, self.pos, &key)?;
+        self.returned(t, key);
+        t.store_at(place, key).map(Some)
     }
 
     /// What is at the position.

@@ -66,10 +66,11 @@ pub struct NodeData {
     pub(super) index: Option<Index>,
 }
 
+// A node's data is too large to be passed over the kernel's stack: it is made, and made anew, where it is.
 impl NodeData {
     /// A node without keys for the whole key space, that cannot be changed. Does not allocate.
-    pub fn empty() -> Self {
-        NodeData {
+    pub fn empty() -> impl Init<Self> {
+        init!(NodeData {
             words: KVVec::new(),
             format: FormatCalc::new().finish(),
             min: Bpos::POS_MIN,
@@ -90,21 +91,51 @@ impl NodeData {
             edits: 0,
             table: None,
             index: None,
-        }
+        })
     }
 
-    /// A node with one set, which has been written: `words`, which must be well-formed keys of `format` in strictly ascending order.
-    pub fn new(
+    /// Makes it what [`NodeData::empty`] is, and frees what it had. Does not allocate.
+    #[inline(never)]
+    pub fn reset(&mut self) {
+        self.words = KVVec::new();
+        self.format = FormatCalc::new().finish();
+        self.min = Bpos::POS_MIN;
+        self.max = Bpos::SPOS_MAX;
+        self.shape = Shape::default();
+        self.seq = 0;
+        self.generation = 0;
+        for set in self.sets.iter_mut() {
+            *set = None;
+        }
+        self.written = 0;
+        self.whiteouts = 0;
+        self.sectors = 0;
+        self.sectors_started = Atomic::new(0);
+        self.journal_seq = 0;
+        self.open_seq = 0;
+        self.live_keys = 0;
+        self.live_u64s = 0;
+        self.packed_keys = 0;
+        self.edits = 0;
+        self.table = None;
+        self.index = None;
+    }
+
+    /// Makes it a node with one set, which has been written: `words`, which must be well-formed keys of `format` in strictly
+    /// ascending order. Stays as it is without memory.
+    #[inline(never)]
+    pub fn set_words(
+        &mut self,
         words: KVVec<u64>,
-        format: BkeyFormat,
+        format: &BkeyFormat,
         min: Bpos,
         max: Bpos,
         flags: kernel::alloc::Flags,
-    ) -> Result<Self, AllocError> {
+    ) -> Result<(), AllocError> {
         let keys = Keys::new(&words);
-        let index = Index::build(keys, &format, flags)?;
+        let index = Index::build(keys, format, flags)?;
         let (mut live_keys, mut packed_keys, mut dead) = (0, 0, 0);
-        for (_, key) in keys.iter(&format) {
+        for (_, key) in keys.iter(format) {
             if key.is_deleted() {
                 dead += key.u64s() as u32;
             } else {
@@ -113,34 +144,34 @@ impl NodeData {
             }
         }
         let end = words.len() as u32;
-        let set = Set {
-            start: 0,
-            end,
-            dead,
-            finder: Finder::Tree(index),
-        };
+        self.reset();
         // INVARIANT: The caller's promise about `words`; one set.
-        Ok(NodeData {
-            words,
-            format,
-            min,
-            max,
-            sets: [Some(set), None, None],
-            written: 1,
-            live_keys,
-            packed_keys,
-            live_u64s: end - dead,
-            ..Self::empty()
-        })
+        self.words = words;
+        self.format = *format;
+        self.min = min;
+        self.max = max;
+        self.set_first(end, dead, index);
+        self.written = 1;
+        self.live_keys = live_keys;
+        self.packed_keys = packed_keys;
+        self.live_u64s = end - dead;
+        Ok(())
+    }
+
+    /// Makes the words up to `end` the first set, which does not grow.
+    #[inline(never)]
+    pub(super) fn set_first(&mut self, end: u32, dead: u32, index: Index) {
+        if let Some(first) = self.sets.first_mut() {
+            *first = Some(Set {
+                start: 0,
+                end,
+                dead,
+                finder: Finder::Tree(index),
+            });
+        }
     }
 
     /// Notes what the node's header and pointer say beside its range.
-    pub fn with_identity(mut self, seq: u64, generation: u32, sectors_written: u32) -> Self {
-        self.set_identity(seq, generation, sectors_written);
-        self
-    }
-
-    /// [`NodeData::with_identity`] in place.
     pub fn set_identity(&mut self, seq: u64, generation: u32, sectors_written: u32) {
         self.seq = seq;
         self.generation = generation;
@@ -149,10 +180,9 @@ impl NodeData {
     }
 
     /// Notes the sizes of nodes, and the newest journal entry that the keys are from.
-    pub fn with_shape(mut self, shape: Shape, journal_seq: u64) -> Self {
+    pub fn set_shape(&mut self, shape: Shape, journal_seq: u64) {
         self.shape = shape;
         self.journal_seq = journal_seq;
-        self
     }
 
     /// Random number of the node.

@@ -158,13 +158,13 @@ pub struct NodeHead {
 
 impl NodeHead {
     /// A head with `flags` as a start.
-    pub fn new(
+    pub fn new<'a>(
         btree: BtreeId,
         level: u8,
         hash: u64,
-        ptr: PtrKey,
+        ptr: &'a PtrKey,
         flags: &[Flag],
-    ) -> impl PinInit<Self> {
+    ) -> impl PinInit<Self> + use<'a> {
         let flags = flags.iter().fold(0, |a, f| a | f.0);
         let p = BtreePtr::parse(ptr.get()).ok();
         let min = p.and_then(|p| p.min_key);
@@ -175,7 +175,7 @@ impl NodeHead {
             hash,
             min,
             max,
-            ptr <- new_spinlock!(ptr, "btree_node_ptr"),
+            ptr <- new_spinlock!(*ptr, "btree_node_ptr"),
             flags: Atomic::new(flags),
             siblings: [const { Atomic::new(SIBLING_NONE) }; 2],
             pins: SetOnce::new(),

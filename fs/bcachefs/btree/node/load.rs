@@ -50,15 +50,17 @@ pub trait Rules {
     fn issue(&self, what: &Invalid);
 }
 
-/// Verifies the node in `words` and makes it usable. `words` is as long as nodes are. May sleep; allocates memory for the keys
-/// with `flags`.
+/// Verifies the node in `words` and makes it usable as `data`. `words` is as long as nodes are. May sleep; allocates memory for the
+/// keys with `flags`.
+#[inline(never)]
 pub fn load(
     words: &[u64],
     want: &NodeWant,
     csum: &(impl Checksummer + ?Sized),
     rules: &(impl Rules + ?Sized),
     flags: kernel::alloc::Flags,
-) -> Result<NodeData, LoadError> {
+    data: &mut NodeData,
+) -> Result<(), LoadError> {
     let mut scan = NodeScan::new(words, *want)?;
     let mut merge = Merge::default();
     let mut journal_seq = 0;
@@ -71,7 +73,7 @@ pub fn load(
             merge.push(set.keys, flags)?;
         }
     }
-    let Some(header) = scan.header().copied() else {
+    let Some(header) = scan.header() else {
         return Err(Invalid::plain("node has no header", 0, 0, 1).into());
     };
     let mut out: KVVec<u64> = KVVec::with_capacity(merge.words(), flags)?;
@@ -89,14 +91,14 @@ pub fn load(
         }
         append(&mut out, &key, value_u64s)
     });
-    let data = NodeData::new(out, header.format, header.min_key, header.max_key, flags)?;
+    data.set_words(out, &header.format, header.min_key, header.max_key, flags)?;
     let shape = Shape {
         node_sectors: (words.len() / SECTOR_U64S) as u32,
         block_sectors: want.block_sectors,
     };
-    Ok(data
-        .with_identity(header.seq, header.generation, scan.sectors())
-        .with_shape(shape, journal_seq))
+    data.set_identity(header.seq, header.generation, scan.sectors());
+    data.set_shape(shape, journal_seq);
+    Ok(())
 }
 
 /// Copies a key. The hint that a pointer to a node has room for means nothing after a read and is cleared.

@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0
 //! New nodes made from the keys of old ones.
 //!
-//! Nothing here sleeps, allocates or fails for lack of memory: it comes with the call. The new nodes have no number and nothing
-//! written yet, see [`NodeData::with_identity`]; they can be changed at once.
+//! Nothing here sleeps, allocates or fails for lack of memory: it comes with the call, and is still there if the keys do not fit.
+//! New nodes are made where the caller wants them, for they are too large for the stack. They have no number and nothing written
+//! yet, see [`NodeData::set_identity`]; they can be changed at once.
 
 use super::{
     data::NodeData,
-    index::Index,
     insert::put_parts,
     mem::{NodeMem, Shape},
-    set::{Finder, Set},
 };
 use bcachefs_format::{
     bkey::BKEY_U64S,
@@ -92,12 +91,13 @@ impl<'a> Part<'a> {
     }
 
     fn headers(&self) -> impl Iterator<Item = Bkey> + 'a {
-        let format = *self.node.format();
-        self.keys().map(move |k| k.header(&format))
+        let format = self.node.format();
+        self.keys().map(move |k| k.header(format))
     }
 }
 
 /// The format that fits the keys of `parts` best, in a node from `min` to `max`.
+#[inline(never)]
 fn best_format(parts: &[Part<'_>], min: Bpos, max: Bpos) -> BkeyFormat {
     let mut calc = FormatCalc::new();
     calc.add_pos(min);
@@ -120,15 +120,15 @@ fn size_with(parts: &[Part<'_>], format: &BkeyFormat) -> usize {
     parts.iter().flat_map(Part::headers).map(size).sum()
 }
 
-/// Makes a node of the keys of `parts`, which ascend, with `format`. `None`, and `mem` is still there, if they do not fit.
-fn build(
-    parts: &[Part<'_>],
-    format: BkeyFormat,
-    min: Bpos,
-    max: Bpos,
-    mem: &mut Option<NodeMem>,
-) -> Option<NodeData> {
-    let target = &mut mem.as_mut()?.words;
+/// Words, keys and packed keys of a new node.
+struct Packed {
+    u64s: usize,
+    keys: u32,
+    packed: u32,
+}
+
+/// Puts the keys of `parts`, which ascend, into `target`, with `format`. `None` if they do not fit.
+fn pack(parts: &[Part<'_>], format: &BkeyFormat, target: &mut [u64]) -> Option<Packed> {
     // A word less, for readers of variable-length integers look past the last key.
     let room = target.len().saturating_sub(NODE_HEADER_U64S + 1).min(usize::from(u16::MAX));
     let (mut at, mut live_keys, mut packed_keys) = (0, 0, 0);
@@ -154,72 +154,85 @@ fn build(
             packed_keys += u32::from(packed.is_some());
         }
     }
+    Some(Packed {
+        u64s: at,
+        keys: live_keys,
+        packed: packed_keys,
+    })
+}
+
+/// Makes `out` a node of the keys of `parts`, which ascend, with `format`. False: they do not fit.
+#[inline(never)]
+fn build(
+    parts: &[Part<'_>],
+    format: &BkeyFormat,
+    min: Bpos,
+    max: Bpos,
+    mem: &mut Option<NodeMem>,
+    out: &mut NodeData,
+) -> bool {
+    let Some(made) = mem.as_mut().and_then(|m| pack(parts, format, &mut m.words)) else {
+        return false;
+    };
     let shape = parts.first().map_or(Shape::default(), |p| p.node.shape());
-    let journal_seq = parts.iter().map(|p| p.node.journal_seq()).max().unwrap_or(0);
-    let mut node = NodeData {
-        min,
-        max,
-        format,
-        live_keys,
-        packed_keys,
-        live_u64s: at as u32,
-        open_seq: journal_seq,
-        ..from_memory(mem.take()?, shape)
+    take_over(mem, shape, out);
+    out.min = min;
+    out.max = max;
+    out.format = *format;
+    out.live_keys = made.keys;
+    out.packed_keys = made.packed;
+    out.live_u64s = made.u64s as u32;
+    out.open_seq = parts.iter().map(|p| p.node.journal_seq()).max().unwrap_or(0);
+    let tree = out.index.take().unwrap_or_default();
+    out.set_first(made.u64s as u32, 0, tree);
+    // There is room for it in the memory.
+    out.find_again(GFP_NOWAIT | __GFP_NOWARN);
+    out.open_new();
+    true
+}
+
+/// Makes `out` a node without sets, in memory `mem`. False: there is none.
+#[inline(never)]
+fn take_over(mem: &mut Option<NodeMem>, shape: Shape, out: &mut NodeData) -> bool {
+    out.reset();
+    let Some(mem) = mem.take() else {
+        return false;
     };
-    let tree = node.index.take().map_or(Index::default(), |tree| tree);
-    if let Some(first) = node.sets.first_mut() {
-        *first = Some(Set {
-            start: 0,
-            end: at as u32,
-            dead: 0,
-            finder: Finder::Tree(tree),
-        });
+    out.words = mem.words;
+    out.index = Some(mem.index);
+    out.table = Some(mem.table);
+    out.shape = shape;
+    true
+}
+
+/// Makes `out` an empty node for `min..=max`. False: there is no memory for it.
+pub fn blank(min: Bpos, max: Bpos, shape: Shape, mem: &mut Option<NodeMem>, out: &mut NodeData) -> bool {
+    if !take_over(mem, shape, out) {
+        return false;
     }
-    // There is room for it in `mem`.
-    node.find_again(GFP_NOWAIT | __GFP_NOWARN);
-    node.open_new();
-    Some(node)
+    out.min = min;
+    out.max = max;
+    out.format = best_format(&[], min, max);
+    out.open_new();
+    true
 }
 
-/// A node without sets.
-fn from_memory(mem: NodeMem, shape: Shape) -> NodeData {
-    let NodeMem {
-        words,
-        index,
-        table,
-    } = mem;
-    NodeData {
-        words,
-        index: Some(index),
-        table: Some(table),
-        shape,
-        ..NodeData::empty()
-    }
+/// Makes `out` a node with the keys of `parts`, with the best format, or with `old` if they do not fit then.
+fn best(
+    parts: &[Part<'_>],
+    old: &BkeyFormat,
+    min: Bpos,
+    max: Bpos,
+    mem: &mut Option<NodeMem>,
+    out: &mut NodeData,
+) -> bool {
+    build(parts, &best_format(parts, min, max), min, max, mem, out)
+        || build(parts, old, min, max, mem, out)
 }
 
-/// An empty node for `min..=max`.
-pub fn empty(min: Bpos, max: Bpos, shape: Shape, mem: NodeMem) -> NodeData {
-    let format = best_format(&[], min, max);
-    let mut node = NodeData {
-        min,
-        max,
-        format,
-        ..from_memory(mem, shape)
-    };
-    node.open_new();
-    node
-}
-
-/// The keys of `parts`, with the best format, or with `old` if they do not fit then.
-fn best(parts: &[Part<'_>], old: &BkeyFormat, min: Bpos, max: Bpos, mem: NodeMem) -> Option<NodeData> {
-    let mut mem = Some(mem);
-    build(parts, best_format(parts, min, max), min, max, &mut mem)
-        .or_else(|| build(parts, *old, min, max, &mut mem))
-}
-
-/// The same keys in a new node, with the format that fits them best. `None` if they do not fit, which would be a bug.
-pub fn compact(old: &NodeData, mem: NodeMem) -> Option<NodeData> {
-    best(&[Part::all(old)], old.format(), old.min, old.max, mem)
+/// Makes `out` a node with the same keys, with the format that fits them best. False: they do not fit, which would be a bug.
+pub fn compact(old: &NodeData, mem: &mut Option<NodeMem>, out: &mut NodeData) -> bool {
+    best(&[Part::all(old)], old.format(), old.min, old.max, mem, out)
 }
 
 /// Where a node is divided.
@@ -261,25 +274,16 @@ pub fn cut(old: &NodeData, pinned: impl Fn(Bpos) -> bool) -> Option<Cut> {
     best
 }
 
-/// The keys of one half of a node. `None` if they do not fit, which would be a bug.
-pub fn half(old: &NodeData, cut: &Cut, half: Half, mem: NodeMem) -> Option<NodeData> {
+/// Makes `out` one half of a node. False: the keys do not fit, which would be a bug.
+pub fn half(old: &NodeData, cut: &Cut, half: Half, mem: &mut Option<NodeMem>, out: &mut NodeData) -> bool {
     let (range, min, max) = match half {
         Half::Left => (0..cut.keys, old.min, cut.max),
-        Half::Right => (cut.keys..old.live_keys(), cut.max.successor()?, old.max),
+        Half::Right => match cut.max.successor() {
+            Some(min) => (cut.keys..old.live_keys(), min, old.max),
+            None => return false,
+        },
     };
-    best(&[Part { node: old, range }], old.format(), min, max, mem)
-}
-
-/// Both halves of a node.
-#[cfg(bcachefs_kunit)]
-pub fn split(
-    old: &NodeData,
-    left: NodeMem,
-    right: NodeMem,
-    pinned: impl Fn(Bpos) -> bool,
-) -> Option<(NodeData, NodeData)> {
-    let cut = cut(old, pinned)?;
-    Some((half(old, &cut, Half::Left, left)?, half(old, &cut, Half::Right, right)?))
+    best(&[Part { node: old, range }], old.format(), min, max, mem, out)
 }
 
 /// Whether `left` ends where `right` begins.
@@ -287,14 +291,14 @@ fn adjacent(left: &NodeData, right: &NodeData) -> bool {
     left.max.successor() == Some(right.min)
 }
 
-/// The keys of two neighbours in one node. `None` if they do not fit, or are no neighbours.
-pub fn merge(left: &NodeData, right: &NodeData, mem: NodeMem) -> Option<NodeData> {
+/// Makes `out` a node with the keys of two neighbours. False: they do not fit, or are no neighbours.
+pub fn merge(left: &NodeData, right: &NodeData, mem: &mut Option<NodeMem>, out: &mut NodeData) -> bool {
     if !adjacent(left, right) {
-        return None;
+        return false;
     }
     let parts = [Part::all(left), Part::all(right)];
     let format = best_format(&parts, left.min, right.max);
-    build(&parts, format, left.min, right.max, &mut Some(mem))
+    build(&parts, &format, left.min, right.max, mem, out)
 }
 
 /// Words that two neighbours would take as one node.

@@ -79,6 +79,7 @@ impl<'a> Merge<'a> {
     }
 
     /// Calls `out` with each key that remains, in ascending order. Ends early if `out` says false.
+    #[inline(never)]
     pub fn run(mut self, format: &BkeyFormat, mut out: impl FnMut(PackedRef<'a>) -> bool) {
         for i in (0..self.sources.len() / 2).rev() {
             self.sift_down(i, format);

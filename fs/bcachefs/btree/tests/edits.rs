@@ -8,7 +8,7 @@ use super::{
 use crate::{
     btree::{
         fill::Geometry,
-        node::{load, shape, Cursor, NodeData, NodeHead, NodeMem, PtrKey, Rules, Shape},
+        node::{load, shape::{self, Half}, Cursor, NodeData, NodeHead, NodeMem, PtrKey, Rules, Shape},
         write::make_entry,
     },
     util::{
@@ -130,7 +130,7 @@ struct Bench {
     shape: Shape,
     geometry: Geometry,
     head: Pin<KBox<NodeHead>>,
-    data: NodeData,
+    data: KBox<NodeData>,
     disk: KVVec<u64>,
     model: Model,
     /// What the bytes on disk amount to.
@@ -151,7 +151,36 @@ fn head(min: Bpos, max: Bpos) -> Result<Pin<KBox<NodeHead>>> {
     };
     let value = value.get(..n).unwrap_or(&[]);
     let ptr = PtrKey::new(KeyRef { key, value }).ok_or(Error::BtreeNodeInvalid)?;
-    Ok(KBox::pin_init(NodeHead::new(BTREE, 0, SEQ, ptr, &[]), GFP_KERNEL)?)
+    Ok(KBox::pin_init(NodeHead::new(BTREE, 0, SEQ, &ptr, &[]), GFP_KERNEL)?)
+}
+
+/// What [`NodeData::empty`] is.
+fn nothing() -> Result<KBox<NodeData>> {
+    Ok(KBox::init(NodeData::empty(), GFP_KERNEL)?)
+}
+
+/// A new node for `min..=max`.
+fn blank(min: Bpos, max: Bpos, shape: Shape, mem: NodeMem, generation: u32) -> Result<KBox<NodeData>> {
+    let mut data = nothing()?;
+    check!(shape::blank(min, max, shape, &mut Some(mem), &mut data));
+    data.set_identity(SEQ, generation, 0);
+    Ok(data)
+}
+
+/// Both halves of a node.
+fn split(
+    old: &NodeData,
+    left: NodeMem,
+    right: NodeMem,
+    pinned: impl Fn(Bpos) -> bool,
+) -> Result<Option<(KBox<NodeData>, KBox<NodeData>)>> {
+    let Some(cut) = shape::cut(old, pinned) else {
+        return Ok(None);
+    };
+    let (mut l, mut r) = (nothing()?, nothing()?);
+    check!(shape::half(old, &cut, Half::Left, &mut Some(left), &mut l));
+    check!(shape::half(old, &cut, Half::Right, &mut Some(right), &mut r));
+    Ok(Some((l, r)))
 }
 
 impl Bench {
@@ -170,7 +199,7 @@ impl Bench {
                 metadata_csum: CsumType::CRC32C_NONZERO,
             },
             head: head(min, max)?,
-            data: shape::empty(min, max, shape, mem).with_identity(SEQ, 3, 0),
+            data: blank(min, max, shape, mem, 3)?,
             disk: KVVec::from_elem(!0, shape.u64s(), GFP_KERNEL)?,
             model: Model::default(),
             on_disk: Model::default(),
@@ -270,7 +299,7 @@ impl Bench {
         self.on_disk.0.as_slice() == self.model.0.as_slice()
     }
 
-    fn read(&self) -> Result<NodeData> {
+    fn read(&self) -> Result<KBox<NodeData>> {
         let want = NodeWant {
             magic: MAGIC,
             btree: BTREE,
@@ -284,16 +313,20 @@ impl Bench {
             version_min: Version::CURRENT,
             block_sectors: self.shape.block_sectors,
         };
-        let loaded = load(&self.disk, &want, &Checksums, &NoRules, GFP_KERNEL);
-        loaded.map_err(|_| Error::BtreeNodeInvalid)
+        let mut data = nothing()?;
+        let loaded = load(&self.disk, &want, &Checksums, &NoRules, GFP_KERNEL, &mut data);
+        loaded.map_err(|_| Error::BtreeNodeInvalid)?;
+        Ok(data)
     }
 
     /// Everything from the beginning in a new node with the same keys.
     fn compact(&mut self) -> Result {
-        let mem = NodeMem::new(self.shape, GFP_KERNEL)?;
+        let mut mem = Some(NodeMem::new(self.shape, GFP_KERNEL)?);
         let generation = self.data.generation() + 1;
-        let new = shape::compact(&self.data, mem).ok_or(Error::BtreeNodeInvalid)?;
-        self.data = new.with_identity(SEQ, generation, 0);
+        let mut new = nothing()?;
+        check!(shape::compact(&self.data, &mut mem, &mut new));
+        new.set_identity(SEQ, generation, 0);
+        self.data = new;
         self.on_disk = Model::default();
         self.disk.iter_mut().for_each(|w| *w = !0);
         Ok(())
@@ -389,7 +422,7 @@ pub(super) fn match_model() -> Result {
                     if b.data.room() < 100 {
                         b.model = Model::default();
                         let mem = NodeMem::new(b.shape, GFP_KERNEL)?;
-                        b.data = shape::empty(b.data.min(), b.data.max(), b.shape, mem).with_identity(SEQ, 0, 0);
+                        b.data = blank(b.data.min(), b.data.max(), b.shape, mem, 0)?;
                     }
                 }
             }
@@ -400,7 +433,8 @@ pub(super) fn match_model() -> Result {
         same(&b.data, &b.model.0)?;
         b.ready()?;
         b.write()?;
-        same(&b.read()?, &b.model.0)?;
+        let read = b.read()?;
+        same(&read, &b.model.0)?;
         whiteouts += b.whiteouts;
     }
     check!(whiteouts > 500 && compacted > 3 && read > 20);
@@ -432,7 +466,8 @@ pub(super) fn fill_to_the_brim() -> Result {
         seeks(&b.data, &b.model, &mut draw)?;
         same(&b.data, &b.model.0)?;
         b.write()?;
-        same(&b.read()?, &b.model.0)?;
+        let read = b.read()?;
+        same(&read, &b.model.0)?;
         check!(writes > 0 && b.model.0.len() > 300);
         // All of them deleted again, in a node that starts anew.
         b.compact()?;
@@ -475,7 +510,7 @@ pub(super) fn split_and_merge() -> Result {
         }
         let mem = || NodeMem::new(b.shape, GFP_KERNEL);
         let never = |_: Bpos| false;
-        let Some((left, right)) = shape::split(&b.data, mem()?, mem()?, never) else {
+        let Some((mut left, right)) = split(&b.data, mem()?, mem()?, never)? else {
             check!(b.model.0.len() < 2);
             continue;
         };
@@ -503,29 +538,32 @@ pub(super) fn split_and_merge() -> Result {
 
         // Not after these.
         let pinned = left.max();
-        if let Some((l, r)) = shape::split(&b.data, mem()?, mem()?, |p| p == pinned) {
+        if let Some((l, r)) = split(&b.data, mem()?, mem()?, |p| p == pinned)? {
             check!(l.max() != pinned && l.live_keys() + r.live_keys() == b.model.0.len());
         } else {
             check!(b.model.0.len() == 2);
         }
 
         let want = shape::merged_u64s(&left, &right);
-        match shape::merge(&left, &right, mem()?) {
-            Some(whole) => {
-                merged += 1;
-                same(&whole, &b.model.0)?;
-                check!(whole.live_u64s() == want && whole.live_u64s() <= whole.max_u64s());
-                check!(whole.min() == b.data.min() && whole.max() == b.data.max());
-                check!(whole.journal_seq() == b.data.journal_seq());
-            }
-            None => check!(want + 1 > left.max_u64s()),
+        let mut whole = nothing()?;
+        if shape::merge(&left, &right, &mut Some(mem()?), &mut whole) {
+            merged += 1;
+            same(&whole, &b.model.0)?;
+            check!(whole.live_u64s() == want && whole.live_u64s() <= whole.max_u64s());
+            check!(whole.min() == b.data.min() && whole.max() == b.data.max());
+            check!(whole.journal_seq() == b.data.journal_seq());
+        } else {
+            check!(want + 1 > left.max_u64s());
         }
-        check!(shape::merge(&right, &left, mem()?).is_none());
+        check!(!shape::merge(&right, &left, &mut Some(mem()?), &mut whole));
         // Changes go on in the halves.
         let mut half = Bench {
             model: Model(copied(&b.model.0, 0, at)?),
             head: head(left.min(), left.max())?,
-            data: left.with_identity(SEQ, 1, 0),
+            data: {
+                left.set_identity(SEQ, 1, 0);
+                left
+            },
             ..Bench::new(64, 1)?
         };
         half.seq = b.seq;
@@ -538,7 +576,8 @@ pub(super) fn split_and_merge() -> Result {
         }
         same(&half.data, &half.model.0)?;
         half.write()?;
-        same(&half.read()?, &half.model.0)?;
+        let read = half.read()?;
+        same(&read, &half.model.0)?;
     }
     check!(merged > 10);
     check!(shape::estimate(100, 3000) == 100 && !shape::wants_merge(1001, 3000));

@@ -84,11 +84,11 @@ impl Key {
 }
 
 /// Random numbers that are the same every time.
-pub(super) struct Draw(pub u64);
+pub(crate) struct Draw(pub u64);
 
 impl Draw {
     /// A number below `n`.
-    pub(super) fn below(&mut self, n: u64) -> u64 {
+    pub(crate) fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 33) % n.max(1)
     }
@@ -277,7 +277,7 @@ impl Image {
             };
             roots.push(state, GFP_KERNEL)?;
         }
-        let start = StartState {
+        let mut start = StartState {
             roots,
             keys,
             blacklist: Blacklist::new(KVVec::new()),
@@ -296,9 +296,9 @@ impl Image {
             metadata_csum: CsumType::CRC32C_NONZERO,
             name: CString::try_from_fmt(core::format_args!("test"))?,
         };
-        let counters = Arc::new(Counters::new(core::iter::empty()), GFP_KERNEL)?;
+        let counters = Counters::new(core::iter::empty())?;
         let source: KBox<dyn NodeSource> = KBox::new(self, GFP_KERNEL)?;
-        Btree::with_source(config, source, start, counters)
+        Btree::with_source(config, source, &mut start, counters)
     }
 }
 

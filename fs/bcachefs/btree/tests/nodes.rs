@@ -109,10 +109,11 @@ fn same(node: &NodeData, model: &[Key]) -> Result {
 /// Loading, walking both ways, and seeking.
 pub(super) fn matches_model() -> Result {
     let mut draw = Draw(11);
+    let mut node = KBox::init(NodeData::empty(), GFP_KERNEL)?;
     for _ in 0..400 {
         let (words, model) = random_node(&mut draw)?;
         // Without a recorded length the sets are found by their sequence number.
-        let node = load(&words, &want(0), &Checksums, &NoRules, GFP_KERNEL).map_err(|_| Error::BtreeNodeInvalid)?;
+        load(&words, &want(0), &Checksums, &NoRules, GFP_KERNEL, &mut node).map_err(|_| Error::BtreeNodeInvalid)?;
         same(&node, &model)?;
         for _ in 0..30 {
             let near = model.get(draw.below(model.len() as u64) as usize).map_or(Bpos::POS_MIN, |k| k.pos);
@@ -135,6 +136,7 @@ pub(super) fn matches_model() -> Result {
 pub(super) fn survives_damage() -> Result {
     let mut draw = Draw(12);
     let mut refused = 0;
+    let mut node = KBox::init(NodeData::empty(), GFP_KERNEL)?;
     for _ in 0..60 {
         let (words, _) = random_node(&mut draw)?;
         for _ in 0..40 {
@@ -148,12 +150,15 @@ pub(super) fn survives_damage() -> Result {
             }
             // The second word of the node is the checksum; let half of them pass it by looking away.
             let result = match draw.below(2) {
-                0 => load(&bad, &want(0), &Checksums, &NoRules, GFP_KERNEL),
-                _ => load(&bad, &want(0), &bcachefs_format::btree_node::AlreadyVerified, &NoRules, GFP_KERNEL),
+                0 => load(&bad, &want(0), &Checksums, &NoRules, GFP_KERNEL, &mut node),
+                _ => {
+                    let csum = &bcachefs_format::btree_node::AlreadyVerified;
+                    load(&bad, &want(0), csum, &NoRules, GFP_KERNEL, &mut node)
+                }
             };
             match result {
                 Err(_) => refused += 1,
-                Ok(node) => {
+                Ok(()) => {
                     let n = node.iter().count();
                     let mut cursor = node.seek(Bpos::SPOS_MAX);
                     let mut back = 0;

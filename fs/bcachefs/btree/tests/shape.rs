@@ -83,7 +83,7 @@ fn start(
     })
 }
 
-fn mount(media: &Arc<Media>, start: StartState) -> Result<Arc<Btree>> {
+fn mount(media: &Arc<Media>, mut start: StartState) -> Result<Arc<Btree>> {
     let config = Config {
         node_sectors: SECTORS as u32,
         block_sectors: 1,
@@ -93,14 +93,14 @@ fn mount(media: &Arc<Media>, start: StartState) -> Result<Arc<Btree>> {
         metadata_csum: CsumType::CRC32C_NONZERO,
         name: CString::try_from_fmt(core::format_args!("test"))?,
     };
-    let counters = Arc::new(Counters::new(core::iter::empty()), GFP_KERNEL)?;
+    let counters = Counters::new(core::iter::empty())?;
     let source: KBox<dyn NodeSource> = KBox::new(Port(media.clone()), GFP_KERNEL)?;
-    Btree::with_source(config, source, start, counters)
+    Btree::with_source(config, source, &mut start, counters)
 }
 
 /// A filesystem that begins with nothing and can be written.
-struct Fs {
-    btree: Arc<Btree>,
+pub(super) struct Fs {
+    pub(super) btree: Arc<Btree>,
     journal: Arc<Journal>,
     media: Arc<Media>,
     counts: Arc<Counts>,
@@ -108,7 +108,7 @@ struct Fs {
 }
 
 impl Fs {
-    fn new(remember: bool) -> Result<Self> {
+    pub(super) fn new(remember: bool) -> Result<Self> {
         let media = Media::new(Nodes::new(), remember)?;
         let btree = mount(&media, start(None, JournalKeys::empty(), 1, Blacklist::new(KVVec::new()))?)?;
         let client = Arc::new(Client(Atomic::new(0)), GFP_KERNEL)?;
@@ -149,6 +149,19 @@ impl Fs {
     /// Waits until everything that has begun has ended.
     fn settle(&self) -> Result {
         while self.btree.flush_interior()? | self.btree.flush_nodes()? {}
+        Ok(())
+    }
+
+    /// Ends writing.
+    pub(super) fn close(self) -> Result {
+        self.settle()?;
+        self.journal.flush_pins(u64::MAX)?;
+        self.settle()?;
+        self.btree.stop_interior();
+        check!(self.client.0.load(Relaxed) == 0 && !self.journal.failed());
+        self.journal.stop()?;
+        self.btree.shutdown();
+        self.journal.detach();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     btree::{
-        node::{load, shape, Flag, Node, NodeExclusive, NodeHead, PtrKey, Rules},
+        node::{load, shape, Flag, Node, NodeData, NodeExclusive, NodeHead, PtrKey, Rules},
         source::CopyError,
         write::{
             sink::{NodeSink, WriteDone},
@@ -270,7 +270,8 @@ impl Bench {
             version_min: Version::CURRENT,
             block_sectors: 1,
         };
-        let node = load(&self.disk, &want, &Checksums, &NoRules, GFP_KERNEL)
+        let mut node = KBox::init(NodeData::empty(), GFP_KERNEL)?;
+        load(&self.disk, &want, &Checksums, &NoRules, GFP_KERNEL, &mut node)
             .map_err(|_| Error::BtreeNodeInvalid)?;
         let mut keys = KVec::new();
         for k in node.iter() {
@@ -410,9 +411,11 @@ pub(super) fn make_new_nodes() -> Result {
     let shape = b.btree.shape();
     let (min, max) = (Bpos::POS_MIN, Bpos::SPOS_MAX);
     let key = Key::new(Bpos::new(0, 5), 9);
-    let mut data = shape::empty(min, max, shape, b.btree.node_memory(GFP_KERNEL)?);
+    let mut data = KBox::init(NodeData::empty(), GFP_KERNEL)?;
+    let mut mem = Some(b.btree.node_memory(GFP_KERNEL)?);
+    check!(shape::blank(min, max, shape, &mut mem, &mut data));
     check!(data.insert(key.as_ref(), 0).is_ok());
-    let data = data.with_identity(0x99, 0, 0);
+    data.set_identity(0x99, 0, 0);
     let sectors = data.first_write_sectors();
     let mut value = [0; 9];
     let n = BtreePtr::new(0x99, sectors as u16, min, max)
@@ -431,8 +434,9 @@ pub(super) fn make_new_nodes() -> Result {
         Flag::NEED_WRITE,
         Flag::WILL_MAKE_REACHABLE,
     ];
-    let head = NodeHead::new(BtreeId::LRU, 0, 0x99, ptr, &flags);
-    let mut node = SixLock::new_exclusive(data, head, GFP_KERNEL)?;
+    let head = NodeHead::new(BtreeId::LRU, 0, 0x99, &ptr, &flags);
+    let mut node = SixLock::new_exclusive(NodeData::empty(), head, GFP_KERNEL)?;
+    core::mem::swap(&mut *node, &mut data);
     let lock = node.lock().clone();
     let mem = b.btree.write_memory()?;
     check!(b.btree.write_node(&lock, &node, WriteWhy::Needed, Some(mem)).is_ok());

@@ -84,6 +84,7 @@ impl<'t> Attempt<'t> {
         result
     }
 
+    #[inline(never)]
     fn commit_pending(
         &mut self,
         mut reservation: Option<&mut DiskReservation>,
@@ -163,6 +164,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Reserves what updates need beyond the reservation of the caller.
+    #[inline(never)]
     fn reserve_extra(&mut self, w: &Writing<'t>, flags: CommitFlags) -> Tried<DiskReservation> {
         let sectors = self.pending.extra_sectors;
         if sectors == 0 {
@@ -176,6 +178,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Leaves that lose keys may have become small enough to be merged.
+    #[inline(never)]
     fn merge_shrinking(&mut self, flags: CommitFlags) -> Tried {
         let mut done = None;
         for i in 0..self.pending.updates().len() {
@@ -193,6 +196,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Waits until there may be room in the journal.
+    #[inline(never)]
     fn wait_for_journal(&mut self, w: &Writing<'t>, flags: CommitFlags, u64s: u32) -> Tried {
         self.unlock();
         self.btree

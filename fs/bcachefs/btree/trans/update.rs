@@ -6,7 +6,7 @@
 //! new range takes the place of whatever it covers ([`super::extent`]).
 
 use super::{
-    pending::{Stored, Update},
+    pending::{Stored, Update, VALUE_U64S_MAX},
     Attempt, TransError,
 };
 use crate::{
@@ -121,7 +121,23 @@ impl<'t> Attempt<'t> {
         self.change(iter.btree(), iter.level(self)?, key, flags, view, near)
     }
 
-    /// The same without an iterator, in the usual view of the btree. May sleep.
+    /// Puts `word` in the place of the first word of the value of the key at the iterator's position, which [`Iter::peek_slot`] shows,
+    /// and leaves it as it is otherwise. The whole key is replaced, not the range it covers. May sleep.
+    pub fn update_first_word(&mut self, iter: &mut Iter<'t>, word: u64, flags: UpdateFlags) -> Tried {
+        self.check()?;
+        self.make_room(VALUE_U64S_MAX)?;
+        let Some(stored) = iter.copy_slot(self)? else {
+            return Err(self.lost());
+        };
+        iter.keep(self)?;
+        let first = self.pending.value_mut(&stored).first_mut();
+        *first.ok_or(Error::BtreeKeyInvalid)? = word;
+        let (btree, level) = (iter.btree(), iter.level(self)?);
+        self.may_change(btree, level, stored.key.pos, flags)?;
+        self.put(btree, level, stored, flags, iter.path_index())
+    }
+
+    /// [`Attempt::update`] without an iterator, in the usual view of the btree. May sleep.
     pub fn insert(&mut self, btree: BtreeId, key: KeyRef<'_>, flags: UpdateFlags) -> Tried {
         self.check()?;
         let view = View {
@@ -208,6 +224,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Makes nothing be seen at `pos` from its snapshot: takes the key there away, or hides what an ancestor has.
+    #[inline(never)]
     pub(super) fn put_deleted(
         &mut self,
         btree: BtreeId,

@@ -48,6 +48,7 @@ impl fmt::Display for Problem {
 }
 
 /// Bytes of a buffer for what is unwritten of `data`.
+#[inline(never)]
 pub(super) fn bytes_max(data: &NodeData) -> usize {
     // The longer of the two headers will do for both.
     data.shape().sectors(NODE_HEADER_U64S + data.unwritten_max()) as usize * SECTOR_U64S * 8
@@ -65,6 +66,7 @@ fn push(builder: &mut BsetBuilder<'_>, piece: Piece<'_>) -> Result<(), PushError
 
 /// Puts what is unwritten of `data` into `words`, checked and with its checksum. Returns the sectors it takes, 0 if there is
 /// nothing to write.
+#[inline(never)]
 pub(in crate::btree) fn make(
     words: &mut [u64],
     head: &NodeHead,

@@ -41,6 +41,7 @@ pub struct WriteMem {
 
 impl WriteMem {
     /// Memory for a write of `bytes` bytes. Allocates with `flags`.
+    #[inline(never)]
     pub(super) fn new(bytes: usize, flags: Flags) -> Result<Self, AllocError> {
         Self::with(IoBuf::new(bytes, flags)?, flags)
     }

@@ -148,6 +148,8 @@ impl<'a> NodeScan<'a> {
 
     /// Verifies and returns the next bset; `None` once all are done and nothing is missing.
     /// `blacklisted` says whether a journal sequence number is blacklisted.
+    // Not inline: the stack of who reads nodes is small.
+    #[inline(never)]
     pub fn next_bset<C, B>(
         &mut self,
         csum: &C,
@@ -169,20 +171,20 @@ impl<'a> NodeScan<'a> {
             Err(_) if self.at > 0 && self.foreign_seq_at(self.at) => return self.end(blacklisted),
             Err(e) => return Err(e),
         };
-        if self.at > 0 && Some(entry.bset.seq.get()) != self.header.map(|h| h.seq) {
+        if self.at > 0 && Some(entry.bset.seq.get()) != self.header.as_ref().map(|h| h.seq) {
             return self.end(blacklisted);
         }
         let base = self.at as usize * SECTOR_BYTES;
         entry.verify(csum)?;
         let mut issue = self.check_bset(&entry).map_err(|e| e.within(base))?;
-        let header = match (self.header, entry.first) {
-            (Some(h), _) => h,
-            (None, _) => self.check_header(&entry)?,
-        };
-        self.header = Some(header);
+        if self.header.is_none() {
+            self.header = Some(self.check_header(&entry)?);
+        }
         let keys_at = base + entry.bytes() - entry.keys().words().len() * 8;
-        self.check_keys(&entry.keys(), &header)
-            .map_err(|e| e.within(keys_at))?;
+        if let Some(header) = &self.header {
+            self.check_keys(&entry.keys(), header)
+                .map_err(|e| e.within(keys_at))?;
+        }
 
         let mut used = true;
         if blacklisted(entry.bset.journal_seq.get()) {
@@ -217,7 +219,7 @@ impl<'a> NodeScan<'a> {
     }
 
     fn foreign_seq_at(&self, sector: u32) -> bool {
-        self.seq_at(sector) != self.header.map(|h| h.seq)
+        self.seq_at(sector) != self.header.as_ref().map(|h| h.seq)
     }
 
     fn end<B: Fn(u64) -> bool>(
@@ -261,6 +263,7 @@ impl<'a> NodeScan<'a> {
     }
 
     /// Rules of every entry. Offsets count from the entry.
+    #[inline(never)]
     fn check_bset(&self, entry: &NodeEntry<'_>) -> Result<Option<Invalid>, Invalid> {
         let bset = entry.bset;
         let bad = |id, what, got: u64, want: u64| Err(Invalid::new(id, what, 0, got, want));
@@ -335,6 +338,7 @@ impl<'a> NodeScan<'a> {
     }
 
     /// Rules of the node's header, which has been verified and decrypted.
+    #[inline(never)]
     fn check_header(&self, entry: &NodeEntry<'_>) -> Result<NodeHeader, Invalid> {
         let bad = |id, what, at, got: u64, want: u64| Err(Invalid::new(id, what, at, got, want));
         let Some(disk) = entry.first else {
@@ -402,6 +406,7 @@ impl<'a> NodeScan<'a> {
         })
     }
 
+    #[inline(never)]
     fn check_keys(&self, keys: &Keys<'_>, header: &NodeHeader) -> Result<(), Invalid> {
         keys.validate_order(&header.format)?;
         let ctx = KeyContext {

@@ -7,6 +7,7 @@ use super::{ring::Spot, state::Core};
 
 impl Core {
     /// Discards what is free and has not been. Whether there was anything. Sleeps.
+    #[inline(never)]
     pub(super) fn discard(&self) -> bool {
         let _scope = NofsScope::enter();
         let _one = self.discarding.lock();

@@ -43,6 +43,7 @@ const STUCK_MS: u64 = 30_000;
 
 impl Config {
     /// What the superblock says.
+    #[inline(never)]
     pub(super) fn new(sup: &Super) -> Result<Self> {
         // Validated to be options.
         let option = CsumOpt(sup.flags.meta_csum_type() as u8);
@@ -67,6 +68,7 @@ impl Config {
 }
 
 /// The journals of `devices`, where `start` says that they go on.
+#[inline(never)]
 pub(super) fn rings(devices: &Devices, start: &StartState) -> Result<KVec<Ring>> {
     let mut rings = KVec::new();
     for device in devices.iter() {
@@ -97,8 +99,19 @@ pub(super) fn rings(devices: &Devices, start: &StartState) -> Result<KVec<Ring>>
     Ok(rings)
 }
 
+#[inline(never)]
+fn slots() -> Result<[Slot; SLOTS]> {
+    Ok([Slot::new()?, Slot::new()?, Slot::new()?, Slot::new()?])
+}
+
+#[inline(never)]
+fn queue(name: &'static CStr, kind: Kind) -> Result<Arc<WorkQueue>> {
+    Ok(Arc::new(WorkQueue::new(name, kind)?, GFP_KERNEL)?)
+}
+
 impl Core {
     /// A journal whose next entry is `next`, in which entries from `first` on are needed.
+    #[inline(never)]
     pub(super) fn make(
         config: Config,
         disk: Arc<dyn Disk>,
@@ -111,47 +124,11 @@ impl Core {
         if rings.is_empty() {
             return Err(Error::JournalTooSmall);
         }
-        let inner = Inner {
-            pins: Pins::new(first, next)?,
-            entries: [Entry::FREE; SLOTS],
-            cur: last,
-            open: false,
-            composed: last,
-            ondisk: last,
-            flushed: last,
-            last_seq_ondisk: first,
-            err_seq: u64::MAX,
-            last_empty: 0,
-            rings,
-            space: Space::default(),
-            need_flush: true,
-            last_flush: 0,
-            buf_u64s: 0,
-            want_u64s: 0,
-            blocked: 0,
-            write_buffer_full: false,
-            discards: 0,
-            stopped: true,
-            failed: None,
-            tell: false,
-            flushing: None,
-            flushing_changed: false,
-        };
-        let slots = [Slot::new()?, Slot::new()?, Slot::new()?, Slot::new()?];
-        let writes = WorkQueue::new(c_str!("bcachefs-journal"), Kind::UnboundUrgent)?;
-        let writes = Arc::new(writes, GFP_KERNEL)?;
+        let pins = Pins::new(first, next)?;
+        let slots = slots()?;
+        let writes = queue(c_str!("bcachefs-journal"), Kind::UnboundUrgent)?;
         // Of its own: it waits for writes.
-        let reclaims = WorkQueue::new(c_str!("bcachefs-reclaim"), Kind::Unbound)?;
-        let reclaims = Arc::new(reclaims, GFP_KERNEL)?;
-        let bufs = Bufs {
-            spare: KVec::new(),
-            bytes: 0,
-            composed: [const { None }; SLOTS],
-        };
-        let owners = Owners {
-            client: Some(client),
-            flushers: [const { None }; 3],
-        };
+        let reclaims = queue(c_str!("bcachefs-reclaim"), Kind::Unbound)?;
         let core = Arc::pin_init(
             pin_init!(Core {
                 word: Atomic::new(Word::closed_after(last).0),
@@ -161,9 +138,41 @@ impl Core {
                 cur_seq: Atomic::new(last),
                 last_seq: Atomic::new(first),
                 flushed_seq: Atomic::new(last),
-                inner <- new_spinlock!(inner),
-                owners <- new_spinlock!(owners),
-                bufs <- new_mutex!(bufs),
+                inner <- new_spinlock!(init!(Inner {
+                    pins,
+                    entries: [Entry::FREE; SLOTS],
+                    cur: last,
+                    open: false,
+                    composed: last,
+                    ondisk: last,
+                    flushed: last,
+                    last_seq_ondisk: first,
+                    err_seq: u64::MAX,
+                    last_empty: 0,
+                    rings,
+                    space: Space::default(),
+                    need_flush: true,
+                    last_flush: 0,
+                    buf_u64s: 0,
+                    want_u64s: 0,
+                    blocked: 0,
+                    write_buffer_full: false,
+                    discards: 0,
+                    stopped: true,
+                    failed: None,
+                    tell: false,
+                    flushing: None,
+                    flushing_changed: false,
+                })),
+                owners <- new_spinlock!(init!(Owners {
+                    client: Some(client),
+                    flushers: [const { None }; 3],
+                })),
+                bufs <- new_mutex!(init!(Bufs {
+                    spare: KVec::new(),
+                    bytes: 0,
+                    composed: [const { None }; SLOTS],
+                })),
                 reclaim <- new_mutex!(Reclaim::default()),
                 discarding <- new_mutex!(()),
                 growing <- new_mutex!(()),

@@ -57,6 +57,7 @@ impl Linked for Pin {
 
 impl Pin {
     /// A pin that holds nothing yet. Allocates with `flags`.
+    #[inline(never)]
     pub fn new(kind: PinKind, cookie: u64, flags: Flags) -> Result<Arc<Self>> {
         let pin = Pin {
             kind,

@@ -63,6 +63,7 @@ impl Core {
     }
 
     /// Flushes the pins of `kinds` at entries up to `target`, and `least` in any case. Returns how many.
+    #[inline(never)]
     fn flush_pass(&self, r: &mut Reclaim, target: u64, least: u32, kinds: &[PinKind]) -> u32 {
         r.pass += 1;
         let mut flushed = 0;
@@ -116,6 +117,7 @@ impl Core {
     }
 
     /// If only a flush entry is missing for buckets to be free, and room is short, has one written.
+    #[inline(never)]
     fn flush_to_free(&self) {
         let wanted = {
             let i = self.inner.lock();
@@ -133,6 +135,7 @@ impl Core {
     }
 
     /// See to it that nobody waits for ever.
+    #[inline(never)]
     fn watch(&self, r: &mut Reclaim) {
         let now = self.now();
         let (blocked, progress, in_flight) = {
@@ -148,17 +151,25 @@ impl Core {
         }
         let waited = now.saturating_sub(r.progress_at);
         if waited >= self.config.stuck_ms && !in_flight {
-            fs_err!(self.config.uuid, "the journal is stuck: {}", self.show());
+            self.report_stuck();
             self.halt(Error::JournalStuck);
         } else if waited >= REPORT_MS && !r.reported {
             r.reported = true;
-            fs_warn!(
-                self.config.uuid,
-                "no room in the journal for {} s: {}",
-                waited / 1000,
-                self.show()
-            );
+            self.report_full(waited / 1000);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report_stuck(&self) {
+        fs_err!(self.config.uuid, "the journal is stuck: {}", self.show());
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn report_full(&self, seconds: u64) {
+        let uuid = self.config.uuid;
+        fs_warn!(uuid, "no room in the journal for {seconds} s: {}", self.show());
     }
 
     /// See [`Journal::flush_pins`](super::Journal::flush_pins).

@@ -204,6 +204,7 @@ impl Core {
     /// # Errors
     ///
     /// If no entry can hold that many, or memory is short.
+    #[inline(never)]
     pub(super) fn grow(&self, u64s: u32) -> Result {
         let _scope = NofsScope::enter();
         let _one = self.growing.lock();

@@ -2,7 +2,7 @@
 //! How much room the journals of all devices have together.
 
 use super::ring::{Ring, Room, Until};
-use crate::sb::device::MEMBERS_MAX;
+use super::slot::COPIES_MAX;
 
 /// Room for entries with as many copies as they are to have, by what it takes to use it.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
@@ -56,15 +56,15 @@ impl Space {
     }
 }
 
-/// Numbers in descending order.
+/// The largest of some numbers, in descending order: as many as an entry can have copies.
 struct Largest {
-    sorted: [u64; MEMBERS_MAX],
+    sorted: [u64; COPIES_MAX],
     nr: usize,
 }
 
 impl Largest {
     fn new() -> Self {
-        Largest { sorted: [0; MEMBERS_MAX], nr: 0 }
+        Largest { sorted: [0; COPIES_MAX], nr: 0 }
     }
 
     fn add(&mut self, mut n: u64) {

@@ -202,6 +202,7 @@ impl Core {
     }
 
     /// Asks the client anew how many words late records take. Sleeps.
+    #[inline(never)]
     pub(super) fn ask_late(&self) {
         if let Some(client) = self.client() {
             self.late.store(client.late_u64s(), Relaxed);
@@ -237,6 +238,7 @@ impl Core {
     }
 
     /// Works out anew what is free, after something of it has changed, and lets those know who wait.
+    #[inline(never)]
     pub(super) fn update_space(&self, i: &mut Inner) {
         let (last_seq, ondisk) = (i.pins.front(), i.last_seq_ondisk);
         self.last_seq.store(last_seq, Relaxed);

@@ -63,6 +63,7 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     fn grow_if_wanted(&self) {
         let wanted = {
             let mut i = self.inner.lock();
@@ -78,6 +79,7 @@ impl Core {
 
     /// Closes the open entry if it is time, and it is the only one that is not on disk: otherwise it goes on collecting
     /// until those are.
+    #[inline(never)]
     fn close_if_due(&self) {
         let now = self.now();
         let flushed = {
@@ -109,6 +111,7 @@ impl Core {
     }
 
     /// Composes the next entry and finds places for it. Whether there was one.
+    #[inline(never)]
     fn compose_next(&self) -> bool {
         let entry = {
             let mut i = self.inner.lock();
@@ -137,6 +140,7 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     fn compose_and_place(&self, entry: &Entry) -> Result {
         let (bytes, keys) = self.compose(entry)?;
         let sectors = (bytes >> 9) as u32;
@@ -179,6 +183,7 @@ impl Core {
     }
 
     /// Entry `seq`, which was being composed, will not be written, and neither will anything after it.
+    #[inline(never)]
     fn give_up(&self, seq: u64, error: Error) {
         self.halt(error);
         let flushed = {
@@ -193,6 +198,7 @@ impl Core {
     }
 
     /// Submits the first entry that can be. Whether there was one.
+    #[inline(never)]
     fn submit_next(self: &Arc<Self>) -> bool {
         let caches = self.disk.caches();
         let (entry, flags) = {
@@ -245,6 +251,7 @@ impl Core {
         }
     }
 
+    #[inline(never)]
     fn submit(self: &Arc<Self>, entry: &Entry, flags: WriteFlags) {
         let mut left = entry.spots.iter().flatten().count();
         for spot in entry.spots.iter().flatten() {

@@ -67,6 +67,7 @@ impl JournalKeysBuilder {
     }
 
     /// The overlay of what was added. May sleep.
+    #[inline(never)]
     pub fn finish(mut self) -> Result<JournalKeys> {
         self.sort();
         let words = self.index.len().div_ceil(64);

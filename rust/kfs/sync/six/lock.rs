@@ -42,7 +42,11 @@ impl<T, S> Seat<T, S> {
     }
 
     /// Makes a lock of it that is born held for write by the [`Exclusive`] returned. Does not sleep.
-    pub fn occupy<E>(self, data: T, shared: impl PinInit<S, E>) -> Result<Exclusive<T, S>, E>
+    pub fn occupy<E>(
+        self,
+        data: impl Init<T>,
+        shared: impl PinInit<S, E>,
+    ) -> Result<Exclusive<T, S>, E>
     where
         E: From<core::convert::Infallible>,
     {
@@ -52,6 +56,16 @@ impl<T, S> Seat<T, S> {
         // INVARIANT: Born held.
         Ok(Exclusive { lock: lock.into() })
     }
+}
+
+/// Makes the value inside of the cell, where it stays: it may be too large for the stack.
+fn in_cell<T>(value: impl Init<T>) -> impl Init<UnsafeCell<T>> {
+    let make = |slot: *mut UnsafeCell<T>| {
+        // SAFETY: A cell has the layout of what is in it; `slot` is ours to be initialised, by the caller's promise.
+        unsafe { value.__init(UnsafeCell::raw_get(slot)) }
+    };
+    // SAFETY: The closure initialises all of the slot; it cannot fail.
+    unsafe { pin_init::init_from_closure(make) }
 }
 
 /// Why a lock could not be taken exclusively.
@@ -65,7 +79,7 @@ pub enum Busy {
 
 impl<T, S> SixLock<T, S> {
     /// A free lock.
-    pub fn new<E>(data: T, shared: impl PinInit<S, E>) -> impl PinInit<Self, E>
+    pub fn new<E>(data: impl Init<T>, shared: impl PinInit<S, E>) -> impl PinInit<Self, E>
     where
         E: From<core::convert::Infallible>,
     {
@@ -74,7 +88,7 @@ impl<T, S> SixLock<T, S> {
 
     /// A lock that is born held for write by the [`Exclusive`] returned. May sleep if `flags` say so.
     pub fn new_exclusive<E>(
-        data: T,
+        data: impl Init<T>,
         shared: impl PinInit<S, E>,
         flags: kernel::alloc::Flags,
     ) -> Result<Exclusive<T, S>>
@@ -89,7 +103,7 @@ impl<T, S> SixLock<T, S> {
 
     fn with_raw<E>(
         raw: impl PinInit<Raw>,
-        data: T,
+        data: impl Init<T>,
         shared: impl PinInit<S, E>,
     ) -> impl PinInit<Self, E>
     where
@@ -98,7 +112,7 @@ impl<T, S> SixLock<T, S> {
         try_pin_init!(Self {
             raw <- raw,
             shared <- shared,
-            data: UnsafeCell::new(data),
+            data <- in_cell(data),
         }? E)
     }
 

@@ -35,6 +35,7 @@ pub(super) enum Outcome<'t> {
 }
 
 impl<'t> Attempt<'t> {
+    #[inline(never)]
     pub(super) fn commit_locked(
         &mut self,
         w: &Writing<'t>,
@@ -123,6 +124,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// With room in the journal: an error is fatal.
+    #[inline(never)]
     fn commit_reserved(
         &mut self,
         w: &Writing<'t>,
