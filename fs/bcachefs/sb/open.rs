@@ -2,7 +2,6 @@
 //! From device paths to a filesystem's superblock and members.
 
 use bcachefs_format::{
-    keys::data_type::DataType,
     sb::{
         choose::{self, Choice, Identity, Rejected},
         replicas::Availability,
@@ -173,7 +172,8 @@ fn add(
     }
     let mut device = device?;
     let new = best.flags().initialized() == 0 && f.bdev.access() == block::Access::ReadWrite;
-    if new && device.journal.is_empty() && wants_journal(&device) {
+    // Also where entries may not be written: that can change, and other implementations add a journal if there is none.
+    if new && device.journal.is_empty() && device.member.state() == MemberState::RW {
         device.journal = own::plan_journal(&device, &sb.header().layout)?;
     }
     let parts = OwnParts::new(&sb, &device.journal)?;
@@ -184,12 +184,6 @@ fn add(
         return Err(Error::DeviceTwice);
     }
     Ok(parts)
-}
-
-/// Whether a new filesystem is to have a journal on this device.
-fn wants_journal(device: &Device) -> bool {
-    let journal = 1 << DataType::JOURNAL.0;
-    device.member.state() == MemberState::RW && device.member.data_allowed() & journal != 0
 }
 
 /// Makes sure that no member is missing, unless the user accepts that.
