@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Tests of the allocator as a whole, on devices that are numbers, over btrees that are keys in the journal.
+//! Tests of the allocator as a whole, on devices that are numbers, over btrees that are keys in the journal; and of triggers
+//! in transactions, over btrees in memory.
 
 mod fixture;
 mod places;
+mod transactions;
 mod waits;
 
 /// Fails the test at this line unless the condition holds.

@@ -6,7 +6,7 @@ mod concurrent;
 mod edits;
 pub(crate) mod image;
 mod iterators;
-pub(super) mod memory;
+pub(crate) mod memory;
 mod nodes;
 mod shape;
 mod snapshots;
@@ -22,6 +22,9 @@ macro_rules! check {
     };
 }
 use check;
+
+pub(crate) use changes::scratch;
+pub(crate) use image::Draw;
 
 #[kernel::macros::kunit_tests(bcachefs_btree)]
 mod suite {
@@ -153,6 +156,16 @@ mod suite {
     #[test]
     fn tasks_change_the_same_leaves() -> Result {
         run(changes::tasks)
+    }
+
+    #[test]
+    fn nothing_is_seen_as_much_as_something() -> Result {
+        run(changes::holes)
+    }
+
+    #[test]
+    fn tasks_make_btrees_grow() -> Result {
+        run(changes::grow)
     }
 
     #[test]

@@ -2,12 +2,16 @@
 //! Transactions that change something, against arrays of what should be seen.
 
 mod buffered;
+mod grow;
+mod holes;
 mod index;
 mod points;
 mod ranges;
 mod tasks;
 
 pub(super) use buffered::buffered;
+pub(super) use grow::grow;
+pub(super) use holes::holes;
 pub(super) use index::triggers;
 pub(super) use points::points;
 pub(super) use ranges::{merged, ranges};
@@ -15,10 +19,10 @@ pub(super) use tasks::tasks;
 
 use super::{
     image::{Image, Key},
-    memory::{Endless, Memory, NoTriggers},
+    memory::{Endless, Memory, NoTriggers, Sink},
 };
 use crate::{
-    btree::{triggers::Triggers, Btree},
+    btree::{triggers::Triggers, Ancestry, Btree},
     journal::JournalKeys,
     snapshots::SnapshotTable,
     util::error::Result,
@@ -86,4 +90,24 @@ fn journal_is_right(b: &Btree) -> bool {
     b.memory.as_ref().is_some_and(|m| {
         m.wrong.load(Relaxed) == 0 && m.halted.load(Relaxed) == 0 && m.keys.load(Relaxed) != 0
     })
+}
+
+/// Empty btrees of one leaf each, which can be changed; `sink` gets what goes to the write buffer.
+pub(crate) fn scratch(
+    ids: impl Iterator<Item = BtreeId>,
+    ancestry: Arc<dyn Ancestry>,
+    triggers: Arc<dyn Triggers>,
+    sink: Arc<dyn Sink>,
+) -> Result<Arc<Btree>> {
+    let mut image = Image::new();
+    let mut roots = KVec::new();
+    for id in ids {
+        roots.push((id, image.tree(id, &[])?), GFP_KERNEL)?;
+    }
+    let b = image.mount_all(roots, JournalKeys::empty())?;
+    b.set_ancestry(ancestry);
+    let memory = Memory::new(7, triggers, Arc::new(Endless, GFP_KERNEL)?);
+    memory.sink.populate(sink);
+    b.memory.populate(memory);
+    Ok(b)
 }

@@ -14,10 +14,13 @@ use crate::{
         watermark::Watermark,
     },
 };
-use bcachefs_format::{jset::EntryType, Bkey, BtreeId, Bversion, KeyRef};
+use bcachefs_format::{
+    jset::{entry::JournalKeys, Entries, EntryType},
+    Bkey, BtreeId, Bversion, KeyRef,
+};
 use kernel::sync::{
     atomic::{Atomic, Full, Relaxed},
-    Arc,
+    Arc, SetOnce,
 };
 
 /// Stands for the journal: numbers entries, is full now and then, and checks that nobody writes more than was asked for.
@@ -32,6 +35,7 @@ pub(in crate::btree) struct Memory {
     /// Reservations that were too small or too large.
     pub wrong: Atomic<u64>,
     pub halted: Atomic<u64>,
+    pub sink: SetOnce<Arc<dyn Sink>>,
     triggers: Arc<dyn Triggers>,
     space: Arc<dyn Space>,
 }
@@ -52,6 +56,7 @@ impl Memory {
             keys: Atomic::new(0),
             wrong: Atomic::new(0),
             halted: Atomic::new(0),
+            sink: SetOnce::new(),
             triggers,
             space,
         }
@@ -95,6 +100,12 @@ impl Memory {
     }
 }
 
+/// What gets the keys that are journalled for the write buffer. Nodes are locked.
+pub(crate) trait Sink: Send + Sync {
+    /// A key.
+    fn key(&self, btree: BtreeId, key: KeyRef<'_>);
+}
+
 /// Room in an entry.
 pub(in crate::btree) struct MemoryRoom<'a> {
     memory: &'a Memory,
@@ -119,12 +130,29 @@ impl MemoryRoom<'_> {
         self.left >= 0
     }
 
-    pub(in crate::btree) fn key(&mut self, _: EntryType, _: BtreeId, _: u8, key: &KeyRef<'_>) -> bool {
+    pub(in crate::btree) fn key(
+        &mut self,
+        kind: EntryType,
+        btree: BtreeId,
+        _: u8,
+        key: &KeyRef<'_>,
+    ) -> bool {
         self.memory.keys.add(1u64, Relaxed);
+        if let (EntryType::WRITE_BUFFER_KEYS, Some(sink)) = (kind, self.memory.sink.as_ref()) {
+            sink.key(btree, *key);
+        }
         self.take(1 + usize::from(key.key.u64s))
     }
 
     pub(in crate::btree) fn records(&mut self, words: &[u64]) -> bool {
+        if let Some(sink) = self.memory.sink.as_ref() {
+            let records = Entries::new(words).flatten();
+            for r in records.filter(|r| r.entry_type == EntryType::WRITE_BUFFER_KEYS) {
+                for key in JournalKeys::over(r.payload).flatten() {
+                    sink.key(r.btree, key);
+                }
+            }
+        }
         self.take(words.len())
     }
 }
