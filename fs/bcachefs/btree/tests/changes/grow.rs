@@ -108,7 +108,7 @@ fn task(b: &Btree, me: u64) -> Result {
             let start = draw.below(OWN);
             let end = (start + 1 + draw.below(80)).min(OWN);
             let flags = CommitFlags::default();
-            b.delete_range(RANGES, sector(me, start), sector(me, end), flags)?;
+            b.delete_range(RANGES, sector(me, start), sector(me, end), UpdateFlags::default(), flags)?;
             let gone = model.sectors.get_mut(start as usize..end as usize);
             gone.into_iter().flatten().for_each(|s| *s = 0);
             continue;
