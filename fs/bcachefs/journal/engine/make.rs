@@ -99,6 +99,17 @@ pub(super) fn rings(devices: &Devices, start: &StartState) -> Result<KVec<Ring>>
     Ok(rings)
 }
 
+/// What a journal is put together of.
+struct Parts {
+    pins: Pins,
+    slots: [Slot; SLOTS],
+    writes: Arc<WorkQueue>,
+    reclaims: Arc<WorkQueue>,
+    disk: Arc<dyn Disk>,
+    rings: KVec<Ring>,
+    client: Arc<dyn JournalClient>,
+}
+
 #[inline(never)]
 fn slots() -> Result<[Slot; SLOTS]> {
     Ok([Slot::new()?, Slot::new()?, Slot::new()?, Slot::new()?])
@@ -129,7 +140,20 @@ impl Core {
         let writes = queue(c_str!("bcachefs-journal"), Kind::UnboundUrgent)?;
         // Of its own: it waits for writes.
         let reclaims = queue(c_str!("bcachefs-reclaim"), Kind::Unbound)?;
-        let core = Arc::pin_init(
+        let parts = Parts { pins, slots, writes, reclaims, disk, rings, client };
+        let core = Core::assemble(&config, parts, first, last)?;
+        core.ask_late();
+        core.grow(1)?;
+        core.grow(BUF_U64S.min(core.most()))?;
+        core.update_space(&mut core.inner.lock());
+        Ok(core)
+    }
+
+    /// Puts a journal together whose last entry was `last`. Apart from [`Core::make`]: the parts are on the stack while they are moved.
+    #[inline(never)]
+    fn assemble(config: &Config, parts: Parts, first: u64, last: u64) -> Result<Arc<Self>> {
+        let Parts { pins, slots, writes, reclaims, disk, rings, client } = parts;
+        Ok(Arc::pin_init(
             pin_init!(Core {
                 word: Atomic::new(Word::closed_after(last).0),
                 watermark: Atomic::new(Watermark::Reclaim as u32),
@@ -181,15 +205,10 @@ impl Core {
                 writer <- Job::new(writes, Core::write),
                 reclaimer <- Job::new(reclaims, Core::reclaim),
                 disk,
-                config,
+                config: *config,
                 since: Instant::<Monotonic>::now(),
             }),
             GFP_KERNEL,
-        )?;
-        core.ask_late();
-        core.grow(1)?;
-        core.grow(BUF_U64S.min(core.most()))?;
-        core.update_space(&mut core.inner.lock());
-        Ok(core)
+        )?)
     }
 }

@@ -30,6 +30,7 @@ use super::{
 use crate::util::{error::Error, watermark::Watermark};
 
 /// What does not change.
+#[derive(Copy, Clone)]
 pub(super) struct Config {
     /// The filesystem, for messages.
     pub(super) uuid: Uuid,
