@@ -289,6 +289,12 @@ mod suite {
     }
 
     #[test]
+    fn a_bucket_taken_while_free_ones_are_listed() -> Result {
+        assert!(super::World::listed_meanwhile().map_err(|e| e.errno())?);
+        Ok(())
+    }
+
+    #[test]
     fn a_bucket_is_large_enough() {
         assert!(super::BUCKET >= 32);
     }

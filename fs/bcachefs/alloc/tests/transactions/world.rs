@@ -60,6 +60,9 @@ const LEAVES: [u32; 3] = [60, 70, 80];
 struct List {
     #[pin]
     sets: Mutex<KVec<Replicas>>,
+    /// Has the free buckets of the first device listed while the superblock is written the first time.
+    #[pin]
+    meanwhile: Mutex<Option<Arc<Btree>>>,
 }
 
 impl ReplicasStore for List {
@@ -68,6 +71,10 @@ impl ReplicasStore for List {
     }
 
     fn mark_replicas(&self, entries: &mut dyn Iterator<Item = ReplicasEntry<'_>>) -> Result {
+        let meanwhile = self.meanwhile.lock().take();
+        if let (Some(btree), Some(first)) = (meanwhile, DEVICES.first()) {
+            mark::list_free(&btree, first)?;
+        }
         for set in entries.filter_map(|e| replicas::set(&e)) {
             self.sets.lock().push(set, GFP_KERNEL)?;
         }
@@ -145,6 +152,7 @@ pub(super) struct World {
     btree: Arc<Btree>,
     triggers: Arc<AllocTriggers>,
     accounting: Arc<Accounting>,
+    list: Arc<List>,
     snapshots: Arc<SnapshotTable>,
     pub(super) client: Arc<Client>,
     buffered: Arc<Buffered>,
@@ -158,6 +166,17 @@ pub(super) struct World {
 
 impl World {
     pub(super) fn new(seed: u64, restarts: u32) -> Result<Self> {
+        let world = Self::unlisted(seed)?;
+        for b in &DEVICES {
+            mark::count_free(&world.btree, b)?;
+            mark::list_free(&world.btree, b)?;
+        }
+        world.btree.inject_restarts(seed, restarts);
+        Ok(world)
+    }
+
+    /// Without freespace keys.
+    fn unlisted(seed: u64) -> Result<Self> {
         let mut nodes = KVVec::new();
         for (id, parent) in TREE {
             let mut s = Snapshot { parent, ..Snapshot::default() };
@@ -169,11 +188,14 @@ impl World {
         }
         let snapshots = SnapshotTable::build(nodes)?;
         let list = Arc::pin_init(
-            pin_init!(List { sets <- new_mutex!(KVec::new(), "list") }),
+            pin_init!(List {
+                sets <- new_mutex!(KVec::new(), "list"),
+                meanwhile <- new_mutex!(None, "meanwhile"),
+            }),
             GFP_KERNEL,
         )?;
         let members = DEVICES.iter().map(|b| (b.dev, b.sectors));
-        let accounting = Accounting::with_members(members, core::iter::empty(), list)?;
+        let accounting = Accounting::with_members(members, core::iter::empty(), list.clone())?;
         let mut generations = KVec::new();
         for _ in 0..2 * NR {
             generations.push(Atomic::new(0), GFP_KERNEL)?;
@@ -196,15 +218,11 @@ impl World {
             GFP_KERNEL,
         )?;
         let btree = scratch(BtreeId::all(), snapshots.clone(), triggers.clone(), buffered.clone())?;
-        for b in &DEVICES {
-            mark::count_free(&btree, b)?;
-            mark::list_free(&btree, b)?;
-        }
-        btree.inject_restarts(seed, restarts);
         Ok(World {
             btree,
             triggers,
             accounting,
+            list,
             snapshots,
             client,
             buffered,
@@ -213,6 +231,31 @@ impl World {
             shared_end: 0,
             seen: [false; DataType::COUNT as usize],
         })
+    }
+
+    /// Whether a free bucket is given data while all free ones are being listed, and is not listed at the end.
+    pub(super) fn listed_meanwhile() -> Result<bool> {
+        let world = Self::unlisted(1)?;
+        let Some(dev) = DEVICES.first() else {
+            return Ok(false);
+        };
+        mark::count_free(&world.btree, dev)?;
+        let bucket = 3;
+        *world.list.meanwhile.lock() = Some(world.btree.clone());
+        world.commit(|t| {
+            let value = [Ptr::new(dev.dev, bucket * u64::from(BUCKET), 0).word().to_le()];
+            let key = keys::header(KeyType::EXTENT, Bpos::with_snapshot(4096, 8, 60), 1);
+            let key = KeyRef { key: Bkey { size: 8, ..key }, value: &value };
+            t.insert(BtreeId::EXTENTS, key, UpdateFlags::default())
+        })?;
+        let (mut listed, mut free) = (false, 0);
+        world.all(BtreeId::FREESPACE, |k| {
+            listed |= k.key.start_offset() <= bucket && bucket < k.key.pos.offset;
+            free += k.key.size;
+        })?;
+        let taken = world.bucket(dev.pos(bucket))?.data_type == DataType::USER;
+        let done = world.list.meanwhile.lock().is_none();
+        Ok(done && taken && !listed && u64::from(free) + 1 == dev.nr - dev.first)
     }
 
     pub(super) fn leaf(&mut self) -> u32 {
