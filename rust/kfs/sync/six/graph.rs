@@ -30,7 +30,7 @@ pub(super) const DEPTH: usize = 8;
 /// What one waiting set has published.
 pub(super) struct Node {
     waits_for: Option<(NonNull<Raw>, Mode)>,
-    held: (*const Held, usize),
+    held: Tables,
     /// Order of publication.
     ticket: u64,
     /// The last search that came by.
@@ -43,11 +43,32 @@ impl Node {
     pub(super) const fn new() -> Self {
         Node {
             waits_for: None,
-            held: (core::ptr::null(), 0),
+            held: [(core::ptr::null(), 0); 2],
             ticket: 0,
             visited: 0,
             preference: 0,
         }
+    }
+}
+
+/// What a transaction holds: the table of the set that waits, and that of another one beside it.
+pub(super) type Tables = [(*const Held, usize); 2];
+
+impl Node {
+    /// The `index`-th entry of both tables, as if they were one.
+    ///
+    /// # Safety
+    ///
+    /// The node must be published, and the graph's lock be held.
+    unsafe fn held(&self, index: usize) -> Option<&Held> {
+        let [(first, n), (second, m)] = self.held;
+        let entry = match index.checked_sub(n) {
+            None => first.wrapping_add(index),
+            Some(i) if i < m => second.wrapping_add(i),
+            Some(_) => return None,
+        };
+        // SAFETY: The tables are as long as published and are not changed while they are (contract of `wait`).
+        Some(unsafe { &*entry })
     }
 }
 
@@ -101,7 +122,7 @@ impl Graph {
     ///
     /// # Safety
     ///
-    /// `waiter` must belong to this graph, be used by the caller alone, and be in no list. `held` must point to that
+    /// `waiter` must belong to this graph, be used by the caller alone, and be in no list. Each of `held` must point to that
     /// many entries that nobody changes until this returns, whose locks the caller keeps alive and holds as they say. `raw`
     /// must be kept alive by the caller.
     pub(super) unsafe fn wait(
@@ -109,7 +130,7 @@ impl Graph {
         waiter: Pin<&Waiter>,
         raw: &Raw,
         mode: Mode,
-        held: (*const Held, usize),
+        held: Tables,
         preference: u8,
     ) -> Result<(), LockError> {
         // SAFETY: The waiter is neither published nor queued, and the caller its only user.
@@ -223,12 +244,11 @@ impl Graph {
         while let Some(Some(frame)) = depth.checked_sub(1).and_then(|d| stack.get_mut(d)) {
             // SAFETY: Everybody on the stack is published, thus alive and unchanging while we hold the graph's lock.
             let node = unsafe { &*frame.waiter.as_ref().node.get() };
-            if frame.index >= node.held.1 {
+            // SAFETY: As above.
+            let Some(held) = (unsafe { node.held(frame.index) }) else {
                 depth -= 1;
                 continue;
-            }
-            // SAFETY: The table is as long as published and is not changed while it is (contract of `wait`).
-            let held = unsafe { &*node.held.0.add(frame.index) };
+            };
             let Some((lock, mut mode)) = held.get() else {
                 frame.index += 1;
                 continue;

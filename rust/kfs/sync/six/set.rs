@@ -289,27 +289,58 @@ impl<T: Send + Sync, S: Send + Sync> LockSet<T, S> {
     }
 
     /// Raises what is held of a lock to `mode`. May sleep; keeps what is held otherwise.
+    ///
+    /// Whoever has two sets must use [`LockSet::lock_beside`], or what the other one holds is not seen by others that look for
+    /// cycles.
     #[inline]
     pub fn lock(&mut self, slot: Slot, mode: Mode) -> Result<(), LockError> {
+        self.lock_with(slot, mode, (core::ptr::null(), 0))
+    }
+
+    /// The same for a transaction that also has the locks in `beside`, a set of the same graph.
+    #[inline]
+    pub fn lock_beside<U, V>(
+        &mut self,
+        slot: Slot,
+        mode: Mode,
+        beside: &LockSet<U, V>,
+    ) -> Result<(), LockError> {
+        self.lock_with(slot, mode, (beside.held.as_ptr(), beside.held.len()))
+    }
+
+    /// `beside` is the table of another set, which is borrowed, or empty.
+    #[inline]
+    fn lock_with(
+        &mut self,
+        slot: Slot,
+        mode: Mode,
+        beside: (*const Held, usize),
+    ) -> Result<(), LockError> {
         while self.mode(slot) < Some(mode) {
             if !self.step(slot, mode)? {
-                self.block(slot, mode)?;
+                self.block(slot, mode, beside)?;
             }
         }
         Ok(())
     }
 
     #[cold]
-    fn block(&mut self, slot: Slot, mode: Mode) -> Result<(), LockError> {
+    fn block(
+        &mut self,
+        slot: Slot,
+        mode: Mode,
+        beside: (*const Held, usize),
+    ) -> Result<(), LockError> {
         let want = match self.mode(slot) {
             None => mode.min(Mode::Intent),
             Some(_) => Mode::Write,
         };
         self.waits += 1;
         let lock = self.entry(slot).ok_or(LockError::NoSlot)?.lock.clone();
-        let held = (self.held.as_ptr(), self.held.len());
+        let held = [(self.held.as_ptr(), self.held.len()), beside];
         // SAFETY: The waiter is this set's own, `self` is borrowed mutably, so neither the waiter nor the table is used by
-        // anybody else until this returns; the locks in the table are kept alive by `entries`; `lock` is ours.
+        // anybody else until this returns; the same goes for the table beside it, which the callers' caller has borrowed, and
+        // which is changed through `&mut` only. The locks in a table are kept alive by its `entries`; `lock` is ours.
         unsafe {
             self.waiter.graph.wait(
                 self.waiter.as_ref(),

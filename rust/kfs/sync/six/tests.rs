@@ -238,6 +238,39 @@ pub(super) fn hand_over() -> Result {
     in_tasks(&s, 2, task)
 }
 
+/// A task with two sets that waits by one of them is seen to hold what is in the other.
+pub(super) fn beside() -> Result {
+    fn task(s: &Shared, me: u32) -> Result {
+        let (mut first, mut second) = (set(&s.graph)?, set(&s.graph)?);
+        let locks = match me {
+            0 => (s.locks.first(), s.locks.get(1)),
+            _ => (s.locks.get(1), s.locks.first()),
+        };
+        let (a, b) = locks.0.zip(locks.1).ok_or(EINVAL)?;
+        let a = first.reference(a).map_err(|_| EINVAL)?;
+        let b = second.reference(b).map_err(|_| EINVAL)?;
+        check!(first.lock_beside(a, Mode::Intent, &second) == Ok(()));
+        if s.passed.fetch_add(1u32, Full) == 1 {
+            s.ready.complete_all();
+        }
+        s.ready.wait_for_completion();
+        match second.lock_beside(b, Mode::Intent, &first) {
+            Ok(()) => {}
+            Err(LockError::WouldDeadlock) => {
+                s.deadlocks.add(1u32, Relaxed);
+                first.unlock_all();
+                check!(second.lock_beside(b, Mode::Intent, &first) == Ok(()));
+            }
+            Err(_) => return Err(EINVAL),
+        }
+        Ok(())
+    }
+    let s = shared(2, 2)?;
+    in_tasks(&s, 2, task)?;
+    check!(s.deadlocks.load(Relaxed) >= 1);
+    Ok(())
+}
+
 /// Many tasks, few locks, all modes in random order: nothing is lost, torn or stuck.
 pub(super) fn stress() -> Result {
     const TASKS: u32 = 6;
@@ -360,6 +393,11 @@ mod suite {
     #[test]
     fn deadlock() -> Result {
         super::deadlock()
+    }
+
+    #[test]
+    fn beside() -> Result {
+        super::beside()
     }
 
     #[test]
