@@ -9,6 +9,7 @@
 use crate::{bindings, work::init_raw};
 use core::{mem::offset_of, ptr::NonNull};
 use kernel::{
+    alloc::Flags,
     container_of,
     prelude::*,
     sync::{static_lock_class, Arc},
@@ -28,7 +29,12 @@ pub(super) struct Node<T> {
 }
 
 impl<T> Node<T> {
-    pub(super) fn new(key: u64, value: Arc<T>, graveyard: *const Graveyard<T>) -> Result<KBox<Self>> {
+    pub(super) fn new(
+        key: u64,
+        value: Arc<T>,
+        graveyard: *const Graveyard<T>,
+        flags: Flags,
+    ) -> Result<KBox<Self>> {
         const {
             assert!(offset_of!(Self, head) == 0);
             assert!(offset_of!(Self, key) == size_of::<bindings::rhash_head>());
@@ -41,7 +47,7 @@ impl<T> Node<T> {
             rcu: Opaque::uninit(),
             graveyard,
         };
-        Ok(KBox::new(node, GFP_KERNEL)?)
+        Ok(KBox::new(node, flags)?)
     }
 
     /// Drops the node when nobody can see it any more.

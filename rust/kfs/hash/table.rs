@@ -9,6 +9,7 @@ use super::{
 use crate::bindings;
 use core::ptr::NonNull;
 use kernel::{
+    alloc::Flags,
     error::{from_err_ptr, to_result},
     prelude::*,
     sync::{rcu, Arc},
@@ -78,7 +79,13 @@ impl<T: Send + Sync + 'static> Table<T> {
 
     /// Inserts an object unless there is one with this key. May sleep.
     pub fn insert(&self, key: u64, value: Arc<T>) -> Result<(), InsertError<T>> {
-        let node = Node::new(key, value, &raw const self.graveyard).map_err(InsertError::Failed)?;
+        self.insert_with(key, value, GFP_KERNEL)
+    }
+
+    /// The same with memory allocated with `flags`, which say whether it may sleep.
+    pub fn insert_with(&self, key: u64, value: Arc<T>, flags: Flags) -> Result<(), InsertError<T>> {
+        let node = Node::new(key, value, &raw const self.graveyard, flags);
+        let node = node.map_err(InsertError::Failed)?;
         let node = KBox::into_raw(node);
         let guard = rcu::read_lock();
         // SAFETY: By the type invariant the table is initialised, and RCU is locked. The node is valid.
