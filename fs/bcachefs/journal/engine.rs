@@ -105,6 +105,11 @@ pub enum PinFlush {
 pub trait PinFlusher: Send + Sync {
     /// Writes out what the pin with `cookie` stands for, which pins `seq`. May sleep; commits with `journal_reclaim`.
     fn flush(&self, cookie: u64, seq: u64) -> PinFlush;
+
+    /// How many pins should be written out in any case, however new the entries are that they hold. Does not sleep.
+    fn excess(&self) -> u32 {
+        0
+    }
 }
 
 /// The journal.
@@ -295,6 +300,16 @@ impl Journal {
     /// entry. May sleep.
     pub fn start(&self) -> Result {
         self.core.start()
+    }
+
+    /// Has the reclaimer look whether there is something to write out. Does not sleep.
+    pub fn kick_reclaim(&self) {
+        self.core.kick_reclaim();
+    }
+
+    /// Whether only those who make room get any. Does not sleep.
+    pub fn is_low(&self) -> bool {
+        self.core.lowest() > Watermark::Stripe as u32
     }
 
     /// Accepts and writes nothing any more. Does not sleep.

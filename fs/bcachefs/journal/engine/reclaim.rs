@@ -7,7 +7,7 @@ use kfs::mem::NoReclaimScope;
 use super::{
     pins::{Pin, PinKind},
     state::{Core, Reclaim},
-    PinFlush,
+    PinFlush, PinFlusher,
 };
 use crate::{
     fs_err, fs_warn,
@@ -16,6 +16,9 @@ use crate::{
         watermark::Watermark,
     },
 };
+
+/// Pins flushed at a time because there are too many.
+const EXCESS_MAX: u32 = 128;
 
 /// A full journal without progress is reported after this time.
 const REPORT_MS: u64 = 10_000;
@@ -30,6 +33,7 @@ impl Core {
             core.discard();
             let (target, least) = core.target(&r);
             let flushed = core.flush_pass(&mut r, target, least, &PinKind::ALL);
+            let flushed = flushed + core.flush_excess(&mut r);
             core.flush_to_free();
             let low = core.lowest() > Watermark::Stripe as u32;
             if flushed == 0 || !low || core.has_failed() {
@@ -105,12 +109,28 @@ impl Core {
         flushed
     }
 
+    /// Flushes pins of which there are too many, wherever they are. Returns how many.
+    fn flush_excess(&self, r: &mut Reclaim) -> u32 {
+        let kind = PinKind::KeyCache;
+        let excess = self.flusher(kind).map_or(0, |flusher| flusher.excess());
+        match excess.min(EXCESS_MAX) {
+            0 => 0,
+            n => self.flush_pass(r, 0, n, &[kind]),
+        }
+    }
+
+    /// Has the reclaimer look.
+    pub(super) fn kick_reclaim(&self) {
+        self.reclaimer.kick();
+    }
+
+    fn flusher(&self, kind: PinKind) -> Option<Arc<dyn PinFlusher>> {
+        let owners = self.owners.lock();
+        owners.flushers.get(kind as usize).cloned().flatten()
+    }
+
     fn flush_pin(&self, pin: &Pin, seq: u64) -> PinFlush {
-        let flusher = {
-            let owners = self.owners.lock();
-            owners.flushers.get(pin.kind as usize).cloned().flatten()
-        };
-        match flusher {
+        match self.flusher(pin.kind) {
             Some(flusher) => flusher.flush(pin.cookie, seq),
             None => PinFlush::Stop,
         }
