@@ -10,6 +10,7 @@
 //! | [`cache`] | nodes in memory, and taking them out |
 //! | [`fill`], [`source`] | bringing nodes into memory, from whatever copy is good |
 //! | [`write`] | bringing changes of nodes to the devices |
+//! | `key_cache` | keys that change often, apart from their leaves |
 //! | `write_buffer` | keys that are journalled now and put into nodes later |
 //! | [`trans`] | attempts, restarts, buffers |
 //! | `path` | ways from roots to positions |
@@ -20,6 +21,7 @@ pub mod engine;
 pub mod fill;
 mod interior;
 pub mod iter;
+mod key_cache;
 pub mod node;
 mod path;
 mod report;
@@ -53,6 +55,7 @@ use cache::Cache;
 use engine::Engine;
 use fill::Fill;
 use interior::Interior;
+use key_cache::KeyCache;
 use write_buffer::WriteBuffer;
 use kernel::{
     c_str,
@@ -118,6 +121,7 @@ pub struct Btree {
     devices: Option<Arc<Devices>>,
     interior: Pin<KBox<Interior>>,
     write_buffer: Pin<KBox<WriteBuffer>>,
+    key_cache: Arc<KeyCache>,
     counters: Arc<Counters>,
     buffers: Arc<Buffers>,
     /// Held by every transaction; for what must outlive those that may still look at it.
@@ -129,6 +133,7 @@ pub struct Btree {
     #[cfg(bcachefs_kunit)]
     memory: SetOnce<tests::memory::Memory>,
     _shrinker: Shrinker<Cache>,
+    _key_shrinker: Shrinker<KeyCache>,
 }
 
 impl Btree {
@@ -191,6 +196,12 @@ impl Btree {
             },
             cache.clone(),
         )?;
+        let key_cache = KeyCache::new()?;
+        let key_shrinker = Shrinker::register(
+            c_str!("bcachefs-key_cache"),
+            key_cache::TUNING,
+            key_cache.clone(),
+        )?;
         let fill = Fill::new(
             cache,
             geometry,
@@ -217,6 +228,7 @@ impl Btree {
                 devices,
                 interior,
                 write_buffer,
+                key_cache,
                 counters,
                 buffers,
                 barrier,
@@ -226,6 +238,7 @@ impl Btree {
                 #[cfg(bcachefs_kunit)]
                 memory: SetOnce::new(),
                 _shrinker: shrinker,
+                _key_shrinker: key_shrinker,
             }),
             GFP_KERNEL,
         )?)
@@ -316,6 +329,7 @@ impl Btree {
             writer.shut_down();
         }
         self.fill.wait_idle();
+        self.clear_key_cache();
         self.roots.clear();
         let left = self.fill.cache.clear();
         if left != 0 {
@@ -343,6 +357,26 @@ impl Btree {
     /// Says that nodes have everything the journal had: it is not looked at any more.
     pub fn journal_replayed(&self) {
         self.replayed.store(1, Relaxed);
+    }
+
+    /// Has the keys of `btree` cached one by one, too. Before transactions run.
+    pub fn cache_keys_of(&self, btree: BtreeId) {
+        self.key_cache.serve(btree);
+    }
+
+    /// Lets keys come into the key cache from now on. The journal has been replayed, and changes are allowed.
+    pub fn start_caching_keys(&self) {
+        self.key_cache.fill(true);
+    }
+
+    /// Empties the key cache. What is dirty there remains in the journal.
+    fn clear_key_cache(&self) {
+        let journal = self.engine.as_ref().map(|e| &e.journal);
+        self.key_cache.clear(|head| {
+            if let Some(journal) = journal {
+                journal.unpin(&head.pin);
+            }
+        });
     }
 
     /// The keys of the journal that are laid over the nodes.

@@ -61,6 +61,9 @@ impl<'t> Iter<'t> {
         }
         t.paths.writing |= flags.has(IterFlags::KEEP);
         let index = t.paths.pick(t.live, btree, level, pos, want, t.locks);
+        if let Some(index) = index {
+            t.keys.forget(index);
+        }
         Iter {
             path: index.map(|i| t.live.claim(i)),
             btree,

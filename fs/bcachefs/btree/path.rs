@@ -20,4 +20,4 @@ mod lock;
 mod table;
 mod traverse;
 
-pub(super) use table::{Live, LiveRef, Path, Paths, PATHS_MAX};
+pub(super) use table::{mode, Live, LiveRef, Path, Paths, PATHS_MAX};

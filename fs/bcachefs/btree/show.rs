@@ -40,6 +40,7 @@ impl fmt::Display for Btree {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.fill.cache.fmt(f)?;
         self.fill.fmt(f)?;
+        self.key_cache.fmt(f)?;
         let (cycles, overflows) = self.buffers.graph_stats();
         writeln!(f, "lock cycles broken: {cycles}")?;
         writeln!(f, "lock cycle searches given up: {overflows}")?;

@@ -194,6 +194,26 @@ mod suite {
     }
 
     #[test]
+    fn key_cache_matches_model() -> Result {
+        run(shape::matches_model)
+    }
+
+    #[test]
+    fn key_cache_tasks() -> Result {
+        run(shape::tasks)
+    }
+
+    #[test]
+    fn key_cache_limits() -> Result {
+        run(shape::limits)
+    }
+
+    #[test]
+    fn key_cache_crashes() -> Result {
+        run(shape::crashes_with_cache)
+    }
+
+    #[test]
     fn shape_crashes() -> Result {
         run(shape::crashes)
     }

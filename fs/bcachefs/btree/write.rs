@@ -23,6 +23,7 @@ pub(in crate::btree) use writer::{NodePins, Writer};
 
 use super::{
     engine::Engine,
+    key_cache::KeyPins,
     node::{Flag, NeedMemory, Node, NodeData, NodeHead, NodeMem, Shape},
     write_buffer::BufferPins,
     Btree,
@@ -98,6 +99,8 @@ impl Btree {
         if let Some(writer) = self.writer.as_ref() {
             let pins = Arc::new(BufferPins(writer.clone()), GFP_KERNEL)?;
             engine.journal.set_flusher(PinKind::Other, pins);
+            let pins = Arc::new(KeyPins(writer.clone()), GFP_KERNEL)?;
+            engine.journal.set_flusher(PinKind::KeyCache, pins);
         }
         self.write_buffer.start(self.clone());
         if !self.engine.populate(engine) {
@@ -374,6 +377,11 @@ impl Btree {
     /// Number of dirty nodes.
     pub fn dirty_nodes(&self) -> usize {
         self.fill.cache.nr_dirty()
+    }
+
+    /// Number of dirty keys in the key cache.
+    pub fn dirty_keys(&self) -> usize {
+        self.key_cache.nr_dirty()
     }
 
     /// A node could not be written, or its pointer not be changed: it stays in memory, and nothing is written any more.

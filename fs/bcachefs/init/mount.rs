@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Mounting.
 
-use bcachefs_format::checksum::CsumOpt;
+use bcachefs_format::{checksum::CsumOpt, BtreeId};
 use kernel::{prelude::*, str::CString, sync::Arc};
 
 use kfs::block;
@@ -106,6 +106,9 @@ fn open(
         name: CString::try_from_fmt(core::format_args!("{}", *sup))?,
     };
     let btree = Btree::new(config, devices.clone(), &mut start, counters.clone())?;
+    if sup.flags.inodes_use_key_cache() != 0 {
+        btree.cache_keys_of(BtreeId::INODES);
+    }
     let snapshots = SnapshotTable::read(&btree).inspect_err(|_| btree.shutdown())?;
     btree.set_ancestry(snapshots.clone());
     let writing = Writing::new(

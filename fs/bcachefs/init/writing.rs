@@ -300,6 +300,7 @@ impl Writing {
             self.live.change(|image| image.set_compat(Compat::ALLOC_INFO))?;
         }
         self.recovered.store(1, Relaxed);
+        self.btree.start_caching_keys();
         Ok(())
     }
 
@@ -456,8 +457,8 @@ impl Writing {
 
     /// Has the superblock say that the last entry of the journal was `seq`, and that there is nothing to replay.
     fn mark_clean(&self, parts: &Parts, seq: u64) -> Result {
-        if self.btree.dirty_nodes() != 0 {
-            fs_err!(*self.sup, "shutting down: nodes left that have not been written");
+        if self.btree.dirty_nodes() != 0 || self.btree.dirty_keys() != 0 {
+            fs_err!(*self.sup, "shutting down: nodes or keys left that have not been written");
             return Err(Error::BtreeNodeWrite);
         }
         if !self.live.initialized()? || self.recovered.load(Relaxed) == 0 {

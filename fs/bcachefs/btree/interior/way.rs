@@ -110,6 +110,7 @@ impl<'t> Attempt<'t> {
         self.pending.reset();
         self.paths.clear(self.locks);
         self.locks.clear();
+        self.keys.clear();
     }
 
     /// Locks `node`. May sleep.
@@ -132,7 +133,7 @@ impl<'t> Attempt<'t> {
 
     /// Raises what is held of a lock. May sleep.
     pub(super) fn raise(&mut self, slot: Slot, mode: Mode) -> Tried {
-        match self.locks.lock(slot, mode) {
+        match self.locks.lock_beside(slot, mode, &self.keys.locks) {
             Ok(()) => Ok(()),
             Err(e) => Err(self.restart(e.into()).into()),
         }

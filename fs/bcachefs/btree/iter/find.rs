@@ -24,6 +24,8 @@ pub(super) enum Place<'t> {
         /// Offset in the set.
         at: u32,
     },
+    /// In the key cache, locked.
+    Cached(Slot),
     /// Among the journal's keys; this is its value.
     Journal(&'t [u64]),
     /// Among the updates of the transaction.
@@ -72,6 +74,7 @@ impl<'t> Attempt<'t> {
                 let packed = node.key_at(set, at).ok_or_else(|| self.lost())?;
                 packed.value(node.format())
             }
+            Place::Cached(slot) => self.keys.get(slot).ok_or_else(|| self.lost())?.value,
             Place::Journal(value) => value,
             Place::Pending(ref key) => self.pending.value(key),
             Place::Combined => {
@@ -95,6 +98,10 @@ impl<'t> Attempt<'t> {
                     None => return Err(self.lost()),
                 }
             }
+            Place::Cached(slot) => match self.keys.get(slot) {
+                Some(key) => key.value,
+                None => return Err(self.lost()),
+            },
             Place::Journal(value) => value,
             Place::Combined => {
                 let n = usize::from(key.value_u64s());
@@ -125,6 +132,7 @@ impl<'t> Iter<'t> {
         index: u8,
         pos: Bpos,
     ) -> Result<Next<'t>, TransError> {
+        t.same_keys(index, pos)?;
         let Some(slot) = t.traverse(index, pos, self.ahead())? else {
             return Ok(Next::NoTree);
         };
@@ -154,6 +162,10 @@ impl<'t> Iter<'t> {
                 self.journal_key(t, base, value, j)?
             }
         };
+        let next = match level == 0 && btree.key_cache.serves(self.btree) {
+            true => Self::newer(t, index, self.btree, next)?,
+            false => next,
+        };
         if t.pending.no_updates() {
             return Ok(next);
         }
@@ -165,6 +177,25 @@ impl<'t> Iter<'t> {
         })
     }
 
+    /// What a leaf has, as the key cache has it, if it does.
+    fn newer(
+        t: &mut Attempt<'t>,
+        index: u8,
+        btree: BtreeId,
+        next: Next<'t>,
+    ) -> Result<Next<'t>, TransError> {
+        match next {
+            Next::Key(Place::Node { .. }, key) if !key.key_type.is_whiteout() => {
+                let newer = t.newer(index, btree, key.pos)?;
+                Ok(newer.map_or(next, |(slot, key)| Next::Key(Place::Cached(slot), key)))
+            }
+            _ => {
+                t.keys.forget(index);
+                Ok(next)
+            }
+        }
+    }
+
     /// The last key at or before `pos`.
     pub(super) fn prev_key(
         &mut self,
@@ -172,6 +203,7 @@ impl<'t> Iter<'t> {
         pos: Bpos,
     ) -> Result<Next<'t>, TransError> {
         let index = self.index(t)?;
+        t.same_keys(index, pos)?;
         let Some(slot) = t.traverse(index, pos, 0)? else {
             return Ok(Next::NoTree);
         };
@@ -209,6 +241,10 @@ impl<'t> Iter<'t> {
                 let base = n.filter(|(_, key)| key.pos == j.pos);
                 self.journal_key(t, base, value, j)?
             }
+        };
+        let next = match level == 0 && btree.key_cache.serves(self.btree) {
+            true => Self::newer(t, index, self.btree, next)?,
+            false => next,
         };
         if t.pending.no_updates() {
             return Ok(next);

@@ -60,12 +60,38 @@ impl<'t> Iter<'t> {
                 None => (Place::Nothing, Bkey::deleted(self.pos)),
             }));
         }
+        if let Some(found) = self.without_leaf(t)? {
+            return Ok(Some(found));
+        }
         Ok(Some(match self.next_key(t, self.pos)? {
             Next::Key(place, key) if key.pos == self.pos && key.key_type != KeyType::DELETED => {
                 (place, key)
             }
             _ => (Place::Nothing, Bkey::deleted(self.pos)),
         }))
+    }
+
+    /// What is at the position, if that is in the key cache or changed there by the transaction: then the leaf is not looked at.
+    fn without_leaf(
+        &mut self,
+        t: &mut Attempt<'t>,
+    ) -> Result<Option<(Place<'t>, Bkey)>, TransError> {
+        let index = self.index(t)?;
+        if !t.btree.key_cache.serves(self.btree) || t.path(index)?.level != 0 {
+            return Ok(None);
+        }
+        let update = t.pending.find(self.btree, 0, self.pos);
+        if let Some(u) = update.and_then(|i| t.pending.update(i)) {
+            let new = u.new;
+            if u.to.path.is_some() {
+                return Ok(None);
+            }
+            t.leave_leaf(index, self.pos)?;
+            t.keys.forget(index);
+            return Ok(Some((Place::Pending(new), new.key)));
+        }
+        let found = t.only_here(index, self.btree, self.pos)?;
+        Ok(found.map(|(slot, key)| (Place::Cached(slot), key)))
     }
 
     fn find_extent_slot(

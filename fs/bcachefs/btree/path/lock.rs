@@ -23,6 +23,7 @@ impl Attempt<'_> {
             if Some(i) == except || !self.paths.depends(self.live, i) {
                 continue;
             }
+            self.relock_key(i)?;
             let path = self.path(i)?;
             let level = path.level;
             let Some(slot) = path.slot(level) else {
@@ -37,7 +38,7 @@ impl Attempt<'_> {
                 return Err(self.restart(reason));
             }
         }
-        Ok(())
+        self.relock_kept()
     }
 
     /// Locks a node again, if it is as it was under `seq`. Does not sleep.
@@ -82,13 +83,16 @@ impl Attempt<'_> {
     /// A read could not be turned into intent. All paths of the btree take intent from now on: two transactions that read first
     /// would get into each other's way for ever.
     #[cold]
-    pub(super) fn upgrade_failed(&mut self, btree: BtreeId, level: u8) {
+    pub(in crate::btree) fn upgrade_failed(&mut self, btree: BtreeId, level: u8) {
         self.btree.counters.inc(Counter::BTREE_PATH_UPGRADE_FAIL);
         self.paths.raise(btree, level + 1);
     }
 
     /// What the path has shown, if anything, is still so, and nobody changes it until the commit.
     pub(in crate::btree) fn keep(&mut self, index: u8) -> Result<(), TransError> {
+        if self.keep_shown(index)? {
+            return Ok(());
+        }
         let path = self.path(index)?;
         let (level, hold, seq) = (path.level, path.hold, path.seq);
         let want = self.paths.want(path).max(level + 1);
@@ -114,6 +118,7 @@ impl Attempt<'_> {
         let Some(other) = picked else {
             return Err(self.restart(Reason::TooManyPaths));
         };
+        self.keys.forget(other);
         self.paths.copy(index, other, self.locks);
         if let Some(path) = self.paths.get_mut(other) {
             path.pos = pos;
@@ -156,7 +161,7 @@ impl Attempt<'_> {
             Some(Mode::Intent) => {}
             _ => return Err(self.restart(Reason::RelockPathIntent)),
         }
-        match self.locks.lock(slot, Mode::Write) {
+        match self.locks.lock_beside(slot, Mode::Write, &self.keys.locks) {
             Ok(()) => Ok(()),
             Err(LockError::WouldDeadlock) => Err(self.restart(Reason::WouldDeadlockWrite)),
             Err(e) => Err(self.restart(e.into())),
@@ -176,6 +181,7 @@ impl Attempt<'_> {
     pub(in crate::btree) fn downgrade(&mut self) {
         self.paths.lower();
         self.paths.release(self.live);
+        self.release_keys();
         // A node may be shared by paths that want it differently, so first the ones that want less.
         for i in 0..self.paths.len() as u8 {
             let Some(path) = self.paths.get(i) else {
@@ -231,6 +237,7 @@ impl Attempt<'_> {
         let Some(index) = picked else {
             return Err(self.restart(Reason::TooManyPaths));
         };
+        self.keys.forget(index);
         if let Some(near) = near {
             let there = self.paths.get(index).and_then(|p| p.slot(level));
             let covered = there.and_then(|s| self.locks.get(s)).is_some_and(|n| n.covers(pos));

@@ -202,7 +202,7 @@ impl<'t> Attempt<'t> {
         }
     }
 
-    fn unlock_unless_needed(&mut self, index: u8, slot: Slot) {
+    pub(in crate::btree) fn unlock_unless_needed(&mut self, index: u8, slot: Slot) {
         if !self.paths.needs(self.live, index, slot) {
             self.locks.unlock(slot);
         }
@@ -322,7 +322,8 @@ impl<'t> Attempt<'t> {
             if let Some(parent) = parent {
                 self.unlock_unless_needed(index, parent);
             }
-            locked = self.locks.lock(slot, mode).map(|()| true);
+            let beside = &self.keys.locks;
+            locked = self.locks.lock_beside(slot, mode, beside).map(|()| true);
         }
         if let Err(e) = locked {
             if e == LockError::Upgrade {
@@ -382,7 +383,7 @@ impl<'t> Attempt<'t> {
 
     /// Gives up all locks and waits for a read.
     fn wait_for(&mut self, index: u8, node: &Arc<Node>) -> Result<(), TransError> {
-        self.locks.unlock_all();
+        self.unlock();
         node.shared().wait_read();
         self.relock_held(Some(index), Reason::RelockAfterFill)?;
         match node.shared().error() {
@@ -420,7 +421,7 @@ impl<'t> Attempt<'t> {
                 let Some(node) = op.node().cloned() else {
                     return Ok(());
                 };
-                self.locks.unlock_all();
+                self.unlock();
                 op.start();
                 self.wait_for(index, &node)
             }
@@ -444,7 +445,7 @@ impl<'t> Attempt<'t> {
             Err(e) => return Err(self.read_failed(e)),
         };
         let more = self.prepare_ahead(btree, slot, level, ptr.get().key.pos, ahead);
-        self.locks.unlock_all();
+        self.unlock();
         // Those ahead have their buffers. They go first, for the other one may have to wait until they give them back.
         more.into_iter().flatten().for_each(ReadOp::start);
         let node = match first {
@@ -478,7 +479,7 @@ impl<'t> Attempt<'t> {
             return Ok(false);
         }
         // Submitting may wait for the block layer.
-        self.locks.unlock_all();
+        self.unlock();
         more.into_iter().flatten().for_each(ReadOp::start);
         self.relock_held(Some(index), Reason::RelockAfterFill)?;
         Ok(true)

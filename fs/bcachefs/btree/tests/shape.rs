@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Btrees that grow and shrink, and what a crash at any moment leaves of them.
 
+mod cached;
 mod crash;
 mod media;
 
-pub(super) use crash::crashes;
+pub(super) use cached::{limits, matches_model, tasks};
+pub(super) use crash::{crashes, crashes_with_cache};
 
 use super::{
     check,

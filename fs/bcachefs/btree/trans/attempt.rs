@@ -5,6 +5,7 @@ use super::{buffer::Buffer, error::Reason, pending::Pending, TransError};
 use crate::{
     btree::{
         iter::{Iter, IterFlags, COUNTERS_MAX},
+        key_cache::HeldKeys,
         node::{NodeData, NodeHead, NodeLocks},
         path::{Live, Path, Paths},
         Btree,
@@ -19,6 +20,8 @@ use kfs::sync::six::Slot;
 pub struct Attempt<'t> {
     pub(in crate::btree) btree: &'t Btree,
     pub(in crate::btree) locks: &'t mut NodeLocks,
+    /// What it has of the key cache.
+    pub(in crate::btree) keys: &'t mut HeldKeys,
     pub(in crate::btree) paths: &'t mut Paths,
     pub(in crate::btree) live: &'t Live,
     /// What it wants to change.
@@ -45,10 +48,12 @@ impl<'t> Attempt<'t> {
     ) -> Self {
         buffer.paths.forget_results();
         buffer.live.clear();
+        buffer.keys.clear();
         buffer.pending.reset();
         Attempt {
             btree,
             locks: &mut buffer.locks,
+            keys: &mut buffer.keys,
             paths: &mut buffer.paths,
             live: &buffer.live,
             pending: &mut buffer.pending,
@@ -142,6 +147,7 @@ impl<'t> Attempt<'t> {
     /// Releases all locks. Keys found before are gone (the borrow says so); positions of iterators stay.
     pub fn unlock(&mut self) {
         self.locks.unlock_all();
+        self.keys.locks.unlock_all();
     }
 
     /// Takes back the locks that results of this attempt depend on. If one of the nodes has changed: restart.
@@ -186,7 +192,7 @@ impl<'t> Attempt<'t> {
             let pos = path.pos;
             // Reading it may fail; who needs it will see. A restart ends this pass, not the attempt.
             if self.traverse(i, pos, 0).is_err() && self.failed.take().is_some() {
-                self.locks.unlock_all();
+                self.unlock();
                 return;
             }
         }

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     btree::{
+        key_cache::HeldKeys,
         node::NodeLocks,
         path::{Live, Paths, PATHS_MAX},
     },
@@ -27,6 +28,7 @@ use kfs::{mem::PerCpu, sync::six::Graph};
 /// The tables of one transaction.
 pub(in crate::btree) struct Buffer {
     pub(super) locks: NodeLocks,
+    pub(super) keys: HeldKeys,
     pub(super) paths: Paths,
     pub(super) live: Live,
     pub(super) pending: Pending,
@@ -43,6 +45,7 @@ impl Buffer {
         Ok(KBox::new(
             Buffer {
                 locks: NodeLocks::new(graph.clone(), locks)?,
+                keys: HeldKeys::new(graph.clone())?,
                 paths: Paths::new()?,
                 live: Live::new(),
                 pending: Pending::new()?,
@@ -117,6 +120,7 @@ impl Buffers {
         let b = &mut *buffer;
         b.paths.clear(&mut b.locks);
         b.locks.clear();
+        b.keys.clear();
         b.live.clear();
         b.pending.reset();
         if buffer.reserve {

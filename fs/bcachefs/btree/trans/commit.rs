@@ -13,7 +13,7 @@ mod locked;
 
 use super::{
     error::Reason,
-    pending::JOURNAL_U64S_MAX,
+    pending::{JOURNAL_U64S_MAX, VALUE_U64S_MAX},
     update::{CommitFlags, Committed},
     Attempt, TransError,
 };
@@ -32,6 +32,7 @@ use bcachefs_format::{
     keys::{self, When},
     BtreeId, KeyRef, KeyType,
 };
+use kernel::prelude::*;
 use kfs::sync::six::{Mode, Slot};
 use locked::Outcome;
 
@@ -77,6 +78,7 @@ impl<'t> Attempt<'t> {
             Err(TransError::Fs(_)) => {
                 self.pending.reset();
                 self.paths.release(self.live);
+                self.release_keys();
             }
             // The attempt is over.
             Err(TransError::Restart(_)) => {}
@@ -136,6 +138,16 @@ impl<'t> Attempt<'t> {
                     btree.provide(&node)?;
                     self.relock_for(Reason::Relock)?;
                 }
+                Outcome::NeedKeyMemory => {
+                    self.unlock();
+                    self.keys.spare = KVec::with_capacity(VALUE_U64S_MAX, GFP_KERNEL)?;
+                    self.relock_for(Reason::KeyCacheRealloced)?;
+                }
+                Outcome::KeyCacheFull => {
+                    self.unlock();
+                    btree.key_cache.wait(w.log)?;
+                    self.relock_for(Reason::JournalWait)?;
+                }
                 Outcome::JournalFull => self.wait_for_journal(&w, flags, u64s as u32)?,
                 Outcome::MissingReplicas => {
                     self.unlock();
@@ -185,8 +197,11 @@ impl<'t> Attempt<'t> {
             let Some(u) = self.pending.update(i) else {
                 break;
             };
-            let (path, level) = (u.path, u.level);
-            if level != 0 || u.new.key.key_type != KeyType::DELETED || done == Some(path) {
+            let (path, level) = (u.to.path, u.level);
+            let Some(path) = path.filter(|p| level == 0 && done != Some(*p)) else {
+                continue;
+            };
+            if u.new.key.key_type != KeyType::DELETED {
                 continue;
             }
             done = Some(path);
@@ -214,24 +229,43 @@ impl<'t> Attempt<'t> {
         self.relock_held(None, reason)
     }
 
-    /// The slot of the node that update `i` goes to.
-    pub(super) fn update_slot(&self, i: usize) -> Tried<Slot> {
+    /// The slots of the node and of the cached key that update `i` changes.
+    fn update_slots(&self, i: usize) -> Tried<(Option<Slot>, Option<Slot>)> {
         let u = self.pending.update(i).ok_or_else(|| self.lost())?;
-        let slot = self.paths.get(u.path).and_then(|p| p.slot(u.level));
-        slot.ok_or_else(|| self.lost())
+        let node = match u.to.path {
+            Some(path) => {
+                let slot = self.paths.get(path).and_then(|p| p.slot(u.level));
+                Some(slot.ok_or_else(|| self.lost())?)
+            }
+            None => None,
+        };
+        // One that is written out stays as it is.
+        Ok((node, u.to.key.filter(|_| !u.cleans)))
     }
 
-    /// Locks all nodes that are changed for write, in order. With an error none of them is.
+    /// Locks for write what update `i` changes.
+    fn lock_update(&mut self, i: usize) -> Tried {
+        let (node, key) = self.update_slots(i)?;
+        if let Some(slot) = node {
+            self.write_lock(slot)?;
+        }
+        match key {
+            Some(slot) => self.write_lock_key(slot),
+            None => Ok(()),
+        }
+    }
+
+    /// Locks all that is changed for write, in order. With an error nothing is.
     fn lock_for_write(&mut self) -> Tried {
         for i in 0..self.pending.updates().len() {
-            let locked = match self.update_slot(i) {
-                Ok(slot) => self.write_lock(slot),
-                Err(e) => Err(e),
-            };
-            if let Err(e) = locked {
+            if let Err(e) = self.lock_update(i) {
                 self.unlock_written();
                 return Err(e);
             }
+        }
+        if !self.still_bare() {
+            self.unlock_written();
+            return Err(self.restart(Reason::KeyCacheRaced));
         }
         Ok(())
     }
@@ -239,10 +273,13 @@ impl<'t> Attempt<'t> {
     /// Back to intent.
     fn unlock_written(&mut self) {
         for i in 0..self.pending.updates().len() {
-            let Ok(slot) = self.update_slot(i) else {
+            let Ok((node, key)) = self.update_slots(i) else {
                 continue;
             };
-            if self.locks.mode(slot) == Some(Mode::Write) {
+            if let Some(slot) = key {
+                self.write_unlock_key(slot);
+            }
+            if let Some(slot) = node.filter(|s| self.locks.mode(*s) == Some(Mode::Write)) {
                 self.write_unlock(slot);
             }
         }

@@ -42,6 +42,12 @@ pub(in crate::btree) enum Reason {
     /// The tree changed while a split was prepared.
     #[allow(dead_code)] // Until nodes are split.
     SplitRace,
+    /// A key came into the key cache after it had been found in its leaf.
+    KeyCacheRaced,
+    /// A read lock on a cached key could not be turned into intent.
+    KeyCacheUpgrade,
+    /// A lock was lost while memory was allocated for a cached key.
+    KeyCacheRealloced,
     /// Asked for, to test that restarts work.
     Injected,
 }
@@ -66,6 +72,9 @@ impl Reason {
             Reason::Merge => Counter::TRANS_RESTART_RELOCK_NEXT_NODE,
             Reason::SplitRace => Counter::TRANS_RESTART_SPLIT_RACE,
             Reason::RecursionLimit => Counter::TRANS_RESTART_WOULD_DEADLOCK_RECURSION_LIMIT,
+            Reason::KeyCacheRaced => Counter::TRANS_RESTART_KEY_CACHE_RACED,
+            Reason::KeyCacheUpgrade => Counter::TRANS_RESTART_KEY_CACHE_UPGRADE,
+            Reason::KeyCacheRealloced => Counter::TRANS_RESTART_KEY_CACHE_KEY_REALLOCED,
             Reason::Injected => Counter::TRANS_RESTART_INJECTED,
         }
     }

@@ -10,7 +10,7 @@
 //! - Every [`Stored`] handed out lies in `words`.
 
 use crate::{
-    btree::triggers::KeyMut,
+    btree::{key_cache::Bare, triggers::KeyMut},
     journal::engine::Pin,
     util::error::{Error, Result},
 };
@@ -26,6 +26,7 @@ use kernel::{
     prelude::*,
     sync::Arc,
 };
+use kfs::sync::six::Slot;
 
 use super::update::UpdateFlags;
 
@@ -77,14 +78,48 @@ pub(in crate::btree) struct Update {
     /// What transactional triggers have been told was there before; what is in the btree if there is none.
     pub before: Option<Stored>,
     pub flags: UpdateFlags,
-    /// The path that keeps its node locked.
-    pub path: u8,
+    /// What is changed.
+    pub to: Target,
+    /// It brings to the leaf what the key cache has.
+    pub cleans: bool,
     /// Which transactional triggers have run: those of what goes, and of what comes.
     pub overwritten: bool,
     pub inserted: bool,
 }
 
+/// What an update changes: a node, or a key in the key cache; or both.
+#[derive(Copy, Clone)]
+pub(in crate::btree) struct Target {
+    /// The path that keeps the node locked. `None`: only the key in the cache is changed.
+    pub path: Option<u8>,
+    /// The key in the key cache. If the node is changed, it is written out or thrown away.
+    pub key: Option<Slot>,
+    /// For a node whose keys may be cached: that this one was not.
+    pub bare: Option<Bare>,
+}
+
 impl Update {
+    /// An update whose triggers have not run.
+    pub(in crate::btree) fn new(
+        btree: BtreeId,
+        level: u8,
+        new: Stored,
+        flags: UpdateFlags,
+        to: Target,
+    ) -> Self {
+        Update {
+            btree,
+            level,
+            new,
+            before: None,
+            flags,
+            to,
+            cleans: false,
+            overwritten: false,
+            inserted: false,
+        }
+    }
+
     fn order(&self) -> (BtreeId, Reverse<u8>, Bpos) {
         (self.btree, Reverse(self.level), self.new.key.pos)
     }
@@ -304,7 +339,7 @@ impl Pending {
     }
 
     /// Adds an update, or replaces the one at its position. Room must have been made.
-    pub(super) fn put(&mut self, update: Update) -> Result {
+    pub(in crate::btree) fn put(&mut self, update: Update) -> Result {
         let i = self.lower_bound(update.btree, update.level, update.new.key.pos);
         match self.updates.get_mut(i) {
             Some(u) if u.order() == update.order() => {
@@ -320,6 +355,15 @@ impl Pending {
                 .updates
                 .insert_within_capacity(i, update)
                 .map_err(no_memory),
+        }
+    }
+
+    /// A key has come into the key cache by the transaction itself: what `passed` is for those of updates that it concerns.
+    pub(in crate::btree) fn came(&mut self, passed: impl Fn(Bare) -> Option<Bare>) {
+        for bare in self.updates.iter_mut().filter_map(|u| u.to.bare.as_mut()) {
+            if let Some(new) = passed(*bare) {
+                *bare = new;
+            }
         }
     }
 

@@ -55,7 +55,7 @@ impl Btree {
             let _srcu = self.barrier.read();
             let mut attempt = Attempt::new(self, &mut buffer, restarts, memory != 0);
             if restarts != 0 {
-                attempt.locks.unlock_all();
+                attempt.unlock();
                 attempt.locks.set_patience(Patience::Restarting);
                 self.counters.inc(Counter::TRANS_TRAVERSE_ALL);
                 attempt.traverse_all();
@@ -74,6 +74,7 @@ impl Btree {
             restarts += 1;
             self.counters.inc(reason.counter());
             buffer.locks.unlock_all();
+            buffer.keys.clear();
             buffer.info.restarted(restarts);
             if restarts >= RESTARTS_MAX {
                 break Err(Error::TransTooManyRestarts);

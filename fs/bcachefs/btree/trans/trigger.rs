@@ -6,37 +6,43 @@
 //! else makes some. Triggers may add updates, which have triggers in turn: all is repeated until no update is new.
 
 use super::{
-    pending::Update,
+    pending::{Target, Update},
     update::{CommitFlags, UpdateFlags},
     Attempt, TransError,
 };
 use crate::{
     btree::{
         engine::Writing,
+        key_cache::HeldKeys,
         node::NodeLocks,
+        path::Paths,
         triggers::{KeyMut, Place},
         Btree,
     },
     util::error::{Error, Result},
 };
 use bcachefs_format::{Bkey, Bpos, BtreeId, KeyRef};
-use kfs::sync::six::Slot;
 
 /// Result of what may restart.
 type Tried<T = ()> = core::result::Result<T, TransError>;
 
-/// What is at exactly `pos` now, in the node in `slot` or among the journal's keys over it; type `deleted` if there is nothing.
-pub(super) fn current<'a>(
-    btree: &'a Btree,
-    locks: &'a NodeLocks,
-    slot: Slot,
+/// What is at exactly `pos` now, where an update goes to: in the key cache, in the node, or among the journal's keys over it; type
+/// `deleted` if there is nothing.
+fn current<'a>(
+    (btree, locks, keys): (&'a Btree, &'a NodeLocks, &'a HeldKeys),
+    paths: &Paths,
+    to: Target,
     (id, level, pos): (BtreeId, u8, Bpos),
 ) -> Option<KeyRef<'a>> {
+    if let Some(slot) = to.key {
+        return keys.get(slot);
+    }
     if let Some(keys) = btree.overlay(id, level) {
         if let Some(key) = keys.first_from(pos, pos) {
             return Some(key);
         }
     }
+    let slot = paths.get(to.path?)?.slot(level)?;
     let node = locks.get(slot)?;
     let mut cursor = node.seek(pos);
     let found = cursor.peek_live(node).map(|f| f.key.unpack(node.format()));
@@ -125,11 +131,10 @@ impl<'t> Attempt<'t> {
         };
         let (btree, level, new, before) = (u.btree, u.level, u.new, u.before);
         let invalidate = u.flags.invalidate;
-        let slot = self.update_slot(i)?;
-        let at = (btree, level, new.key.pos);
+        let (to, at) = (u.to, (btree, level, new.key.pos));
         let old = match &before {
             Some(before) => Some(self.pending.get(before)),
-            None => current(self.btree, self.locks, slot, at),
+            None => current((self.btree, self.locks, self.keys), self.paths, to, at),
         };
         let Some(old) = old else {
             return Err(self.lost());
@@ -223,8 +228,8 @@ impl<'t> Attempt<'t> {
                 continue;
             }
             let (btree, level, new) = (u.btree, u.level, u.new.key);
-            let slot = self.paths.get(u.path).and_then(|p| p.slot(level));
-            let old = slot.and_then(|s| current(self.btree, self.locks, s, (btree, level, new.pos)));
+            let at = (btree, level, new.pos);
+            let old = current((self.btree, self.locks, self.keys), self.paths, u.to, at);
             let old = old.ok_or(Error::BtreeTopology)?;
             let goes = w.triggers.has_atomic(btree, level, &old.key);
             let comes = w.triggers.has_atomic(btree, level, &new);

@@ -6,7 +6,7 @@
 //! new range takes the place of whatever it covers ([`super::extent`]).
 
 use super::{
-    pending::{Stored, Update, VALUE_U64S_MAX},
+    pending::{Stored, Target, Update, VALUE_U64S_MAX},
     Attempt, TransError,
 };
 use crate::{
@@ -250,17 +250,15 @@ impl<'t> Attempt<'t> {
     ) -> Tried {
         self.paths.writing = true;
         self.make_room(0)?;
-        let path = self.keeper(btree, level, new.key.pos, near)?;
-        Ok(self.pending.put(Update {
-            btree,
-            level,
-            new,
-            before: None,
-            flags,
-            path,
-            overwritten: false,
-            inserted: false,
-        })?)
+        let to = match level == 0 && self.btree.key_cache.serves(btree) {
+            true => self.target(btree, &new, flags, near)?,
+            false => Target {
+                path: Some(self.keeper(btree, level, new.key.pos, near)?),
+                key: None,
+                bare: None,
+            },
+        };
+        Ok(self.pending.put(Update::new(btree, level, new, flags, to))?)
     }
 
     /// Adds `deltas` to the counters of `key` when the transaction is committed. What is added to one key in a transaction is summed.

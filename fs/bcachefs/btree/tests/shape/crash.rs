@@ -11,7 +11,10 @@ use super::{
     mount, position, shuffled, start, Fs, Key, JSET_MAGIC, TREE,
 };
 use crate::{
-    btree::tests::image::Draw,
+    btree::{
+        tests::image::Draw,
+        trans::update::{CommitFlags, UpdateFlags},
+    },
     journal::{overlay::JournalKeysBuilder, Blacklist, Root},
     util::{
         checksum::Checksums,
@@ -114,7 +117,45 @@ fn run(fs: &Fs, keys: u64, seed: u64) -> Result<KVVec<Op>> {
     Ok(ops)
 }
 
-fn crash(keys: u64, seed: u64) -> Result {
+/// Changes two keys at a time, most of them in the key cache, and remembers in which entry of the journal that is.
+fn run_cached(fs: &Fs, keys: u64, seed: u64) -> Result<KVVec<Op>> {
+    fs.btree.cache_keys_of(TREE);
+    fs.btree.start_caching_keys();
+    let mut ops = KVVec::new();
+    let mut draw = Draw(seed);
+    for n in 0..keys * 6 {
+        let pair = [draw.below(keys), draw.below(keys)];
+        let gone = draw.below(12) == 0;
+        let flags = CommitFlags::default();
+        let ((), done) = fs.btree.commit(None, flags, |t| {
+            for key in pair {
+                let value = Key::new(position(key), n);
+                let value = if gone { deleted(position(key)) } else { value.as_ref() };
+                t.update_node_key(TREE, 0, value, UpdateFlags::default())?;
+            }
+            Ok(())
+        })?;
+        for key in pair {
+            let value = (!gone).then_some(n);
+            ops.push(Op { seq: done.seq, key, value }, GFP_KERNEL)?;
+        }
+        match draw.below(50) {
+            0..6 => fs.journal.flush(done.seq)?,
+            6 => while fs.btree.flush_nodes()? {},
+            7 => drop(fs.journal.flush_pins(done.seq / 2)?),
+            8 => drop(fs.journal.flush_pins(done.seq)?),
+            9 => drop(fs.btree.key_cache.evict(keys as usize / 2)),
+            _ => {}
+        }
+    }
+    super::cached::show(&fs.btree, TREE);
+    // Some are nowhere but in the journal.
+    check!(fs.btree.dirty_keys() != 0);
+    fs.journal.flush(fs.journal.cur_seq())?;
+    Ok(ops)
+}
+
+fn crash(keys: u64, seed: u64, run: fn(&Fs, u64, u64) -> Result<KVVec<Op>>) -> Result {
     let fs = Fs::new(true)?;
     let ops = run(&fs, keys, seed)?;
     let events = {
@@ -193,6 +234,11 @@ impl Moment<'_> {
 }
 
 pub(in crate::btree::tests) fn crashes() -> Result {
-    crash(160, 11)?;
-    crash(200, 12)
+    crash(160, 11, run)?;
+    crash(200, 12, run)
+}
+
+pub(in crate::btree::tests) fn crashes_with_cache() -> Result {
+    crash(60, 13, run_cached)?;
+    crash(100, 14, run_cached)
 }

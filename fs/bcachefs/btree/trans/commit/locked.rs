@@ -10,7 +10,10 @@ use crate::{
         trans::{update::CommitFlags, Attempt},
     },
     journal::engine::Blocked,
-    util::error::{Error, Result},
+    util::{
+        error::{Error, Result},
+        watermark::Watermark,
+    },
 };
 use bcachefs_format::{jset::EntryType, BtreeId};
 use kernel::prelude::*;
@@ -24,6 +27,10 @@ pub(super) enum Outcome<'t> {
     NodeFull(u8),
     /// The node needs memory to be changed.
     NeedMemory(Slot),
+    /// A key in the key cache needs memory to be changed.
+    NeedKeyMemory,
+    /// Too many keys in the key cache are dirty.
+    KeyCacheFull,
     /// There is no room in the journal.
     JournalFull,
     /// The superblock has to list replicas first.
@@ -45,6 +52,9 @@ impl<'t> Attempt<'t> {
         extra: &mut DiskReservation,
     ) -> Outcome<'t> {
         if let Some(outcome) = self.prepare_nodes() {
+            return outcome;
+        }
+        if let Some(outcome) = self.prepare_keys(flags) {
             return outcome;
         }
         let mut room = match given(flags) {
@@ -70,13 +80,17 @@ impl<'t> Attempt<'t> {
     fn prepare_nodes(&mut self) -> Option<Outcome<'t>> {
         let n = self.pending.updates().len();
         let mut start = 0;
-        while let Some((slot, path)) = self.target(start) {
-            // The updates of one node follow one another.
+        while start < n {
+            let Some((slot, path)) = self.place(start) else {
+                start += 1;
+                continue;
+            };
+            // The updates of one node follow one another, but for those of the key cache.
             let mut end = start;
             let mut u64s = 0;
-            while end < n && self.target(end).is_some_and(|(s, _)| s == slot) {
-                let key = self.pending.update(end).map(|u| u.new.key);
-                u64s += key.map_or(0, |k| usize::from(k.u64s));
+            while end < n && self.place(end).is_none_or(|(s, _)| s == slot) {
+                let update = self.pending.update(end).filter(|u| u.to.path.is_some());
+                u64s += update.map_or(0, |u| usize::from(u.new.key.u64s));
                 end += 1;
             }
             let node = self.locks.lock_ref(slot)?.clone();
@@ -104,10 +118,30 @@ impl<'t> Attempt<'t> {
         None
     }
 
-    /// The slot and the path of update `i`.
-    fn target(&self, i: usize) -> Option<(Slot, u8)> {
+    /// Gets the cached keys ready for changes.
+    fn prepare_keys(&mut self, flags: CommitFlags) -> Option<Outcome<'t>> {
+        let mut more = 0;
+        for u in self.pending.updates() {
+            let (None, Some(slot)) = (u.to.path, u.to.key) else {
+                continue;
+            };
+            let words = usize::from(u.new.key.value_u64s());
+            let data = self.keys.locks.get_mut(slot)?;
+            if !data.make_room(words, &mut self.keys.spare) {
+                return Some(Outcome::NeedKeyMemory);
+            }
+            let head = self.keys.locks.lock_ref(slot)?.shared();
+            more += usize::from(!head.is_dirty());
+        }
+        let waits = flags.watermark < Watermark::Reclaim && !flags.journal_reclaim;
+        (waits && self.btree.key_cache.is_full(more)).then_some(Outcome::KeyCacheFull)
+    }
+
+    /// The slot and the path of the node that update `i` changes.
+    fn place(&self, i: usize) -> Option<(Slot, u8)> {
         let u = self.pending.update(i)?;
-        Some((self.paths.get(u.path)?.slot(u.level)?, u.path))
+        let path = u.to.path?;
+        Some((self.paths.get(path)?.slot(u.level)?, path))
     }
 
     /// Applies what is added to accounting in memory: all of it, or nothing.
@@ -150,7 +184,7 @@ impl<'t> Attempt<'t> {
             let key = self.pending.get(&u.new);
             room.key(EntryType::BTREE_KEYS, u.btree, u.level, &key)?;
         }
-        self.apply(seq)?;
+        self.apply(w, seq)?;
         for pin in self.pending.pins() {
             w.log.pin(pin, seq);
         }
@@ -178,29 +212,60 @@ impl<'t> Attempt<'t> {
         w.space.committed(used, need - missing);
     }
 
-    /// Changes the nodes.
-    fn apply(&mut self, seq: u64) -> Result {
+    /// Changes the nodes, and what the key cache has.
+    fn apply(&mut self, w: &Writing<'t>, seq: u64) -> Result {
         for i in 0..self.pending.updates().len() {
-            let (slot, _) = self.target(i).ok_or(Error::BtreeTopology)?;
-            let u = self.pending.update(i).ok_or(Error::BtreeTopology)?;
-            let key = self.pending.get(&u.new);
-            let data = self.locks.get_mut(slot).ok_or(Error::BtreeTopology)?;
-            let Change {
-                changed,
-                live_u64s,
-            } = data.insert(key, seq).map_err(|_| Error::BtreeTopology)?;
-            let head = self.locks.lock_ref(slot).map(|l| l.shared());
-            let head = head.ok_or(Error::BtreeTopology)?;
-            if changed {
-                self.btree.dirtied(head, Some(seq));
-                if u.level > 0 {
-                    head.set(Flag::NEED_WRITE);
-                }
+            if self.pending.update(i).is_none_or(|u| u.to.path.is_some()) {
+                self.apply_to_node(i, seq)?;
             }
-            if live_u64s < 0 {
-                head.shrunk(live_u64s.unsigned_abs());
+            self.apply_to_key(w, i, seq)?;
+        }
+        Ok(())
+    }
+
+    /// Changes the node that update `i` goes to.
+    fn apply_to_node(&mut self, i: usize, seq: u64) -> Result {
+        let (slot, _) = self.place(i).ok_or(Error::BtreeTopology)?;
+        let u = self.pending.update(i).ok_or(Error::BtreeTopology)?;
+        let key = self.pending.get(&u.new);
+        let data = self.locks.get_mut(slot).ok_or(Error::BtreeTopology)?;
+        let Change {
+            changed,
+            live_u64s,
+        } = data.insert(key, seq).map_err(|_| Error::BtreeTopology)?;
+        let head = self.locks.lock_ref(slot).map(|l| l.shared());
+        let head = head.ok_or(Error::BtreeTopology)?;
+        if changed {
+            self.btree.dirtied(head, Some(seq));
+            if u.level > 0 {
+                head.set(Flag::NEED_WRITE);
             }
-            self.btree.overlay_written(u.btree, u.level, &key.key);
+        }
+        if live_u64s < 0 {
+            head.shrunk(live_u64s.unsigned_abs());
+        }
+        self.btree.overlay_written(u.btree, u.level, &key.key);
+        Ok(())
+    }
+
+    /// Changes the cached key that update `i` goes to, if any. The node has been changed.
+    fn apply_to_key(&mut self, w: &Writing<'t>, i: usize, seq: u64) -> Result {
+        let u = self.pending.update(i).ok_or(Error::BtreeTopology)?;
+        let Some(slot) = u.to.key else {
+            return Ok(());
+        };
+        let cache = &self.btree.key_cache;
+        if u.to.path.is_none() {
+            let data = self.keys.locks.get_mut(slot).ok_or(Error::BtreeTopology)?;
+            if !data.set(self.pending.get(&u.new)) {
+                return Err(Error::BtreeTopology);
+            }
+        }
+        let key = self.keys.locks.lock_ref(slot).ok_or(Error::BtreeTopology)?;
+        match (u.to.path, u.cleans) {
+            (None, _) => cache.changed(w.log, key.shared(), seq),
+            (Some(_), true) => cache.written(w.log, key.shared()),
+            (Some(_), false) => cache.drop_key(w.log, key),
         }
         Ok(())
     }
