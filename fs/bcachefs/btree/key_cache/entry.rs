@@ -67,8 +67,8 @@ impl KeyData {
     pub(in crate::btree) fn set(&mut self, key: KeyRef<'_>) -> bool {
         self.key = key.key;
         self.value.clear();
-        let words = key.value.iter();
-        words.fold(true, |ok, word| ok && self.value.push_within_capacity(*word).is_ok())
+        let mut words = key.value.iter();
+        words.all(|word| self.value.push_within_capacity(*word).is_ok())
     }
 }
 

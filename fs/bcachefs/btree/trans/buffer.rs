@@ -15,7 +15,7 @@ use crate::{
         node::NodeLocks,
         path::{Live, Paths, PATHS_MAX},
     },
-    util::error::Result,
+    util::error::{Error, Result},
 };
 use bcachefs_format::btree_node::BTREE_MAX_DEPTH;
 use kernel::{
@@ -42,20 +42,21 @@ pub(in crate::btree) struct Buffer {
 impl Buffer {
     fn new(graph: &Arc<Graph>, transactions: &Arc<Transactions>) -> Result<KBox<Self>> {
         let locks = PATHS_MAX as u16 * u16::from(BTREE_MAX_DEPTH);
-        Ok(KBox::new(
-            Buffer {
+        KBox::try_init(
+            try_init!(Buffer {
                 locks: NodeLocks::new(graph.clone(), locks)?,
                 keys: HeldKeys::new(graph.clone())?,
                 paths: Paths::new()?,
                 live: Live::new(),
                 pending: Pending::new()?,
                 scratch: KVVec::with_capacity(2 * VALUE_U64S_MAX, GFP_KERNEL)?,
-                info: transactions.enter()?,
                 transactions: transactions.clone(),
                 reserve: false,
-            },
+                // Last: what is left again is a whole buffer.
+                info: transactions.enter()?,
+            }? Error),
             GFP_KERNEL,
-        )?)
+        )
     }
 }
 

@@ -78,6 +78,7 @@ fn continues(left: &KeyRef<'_>, right: &KeyRef<'_>) -> bool {
 
 impl<'t> Attempt<'t> {
     /// Puts `new` in the place of all that it covers, as seen from its snapshot. A deleted key leaves a hole.
+    #[inline(never)]
     pub(super) fn put_range(
         &mut self,
         btree: BtreeId,

@@ -240,6 +240,7 @@ impl<'t> Attempt<'t> {
     }
 
     /// Adds an update of exactly one key, which stands in the transaction's buffer.
+    #[inline(never)]
     pub(super) fn put(
         &mut self,
         btree: BtreeId,
