@@ -87,6 +87,12 @@ impl Entry {
         enter != leave
     }
 
+    /// Whether it has no children.
+    fn is_leaf(&self) -> bool {
+        let [_, _, a, b, ..] = &self.fields;
+        (get(a), get(b)) == (0, 0)
+    }
+
     fn snapshot(&self) -> Snapshot {
         let [flags, parent, a, b, subvol, tree, depth, x, y, z] = self.fields.each_ref().map(get);
         Snapshot {
@@ -384,14 +390,22 @@ impl SnapshotTable {
         })
     }
 
+    /// Whether `id` has children, if it exists.
+    fn has_children(&self, id: u32) -> Option<bool> {
+        self.look(|| {
+            let e = self.entry(id).filter(|e| e.is_there())?;
+            Some(!e.is_leaf())
+        })
+    }
+
     /// Whether `id` exists and has no children: only in such snapshots files are changed.
     pub fn is_leaf(&self, id: u32) -> bool {
-        self.get(id).is_some_and(|s| s.is_leaf())
+        self.has_children(id) == Some(false)
     }
 
     /// Whether `id` exists and has children.
     pub fn is_internal(&self, id: u32) -> bool {
-        self.get(id).is_some_and(|s| !s.is_leaf())
+        self.has_children(id) == Some(true)
     }
 
     /// The lowest number in use; a new snapshot gets the one below.
@@ -457,7 +471,7 @@ impl Ancestry for SnapshotTable {
     }
 
     fn is_internal(&self, id: u32) -> bool {
-        self.get(id).is_some_and(|s| !s.is_leaf())
+        self.has_children(id) == Some(true)
     }
 }
 

@@ -3,18 +3,21 @@
 //! two can be compared. Points are cookies of inode 0 in the btree of xattrs.
 
 use super::{
-    keys::{commit, pos, Cookie, POINTS, SNAPSHOT},
+    keys::{pos, Cookie, POINTS, SNAPSHOT},
     random::Random,
     threads,
 };
 use crate::{
     btree::{
-        trans::update::{CommitFlags, UpdateFlags},
+        trans::{
+            update::{CommitFlags, UpdateFlags},
+            Attempt, TransError,
+        },
         Btree, IterFlags,
     },
     util::error::Result,
 };
-use bcachefs_format::Bpos;
+use bcachefs_format::{Bkey, Bpos, KeyRef};
 use core::ops::ControlFlow;
 use kernel::{
     prelude::*,
@@ -41,7 +44,7 @@ const BODIES: &[(&str, Body)] = &[
 
 /// Keys in a commit of `rand_insert_multi`.
 const MULTI: u64 = 8;
-/// Operations after which an iterator is made anew, in bodies that go through the tree.
+/// Operations after which a transaction and its iterators are made anew.
 const STRETCH: u64 = 1024;
 /// The last point of inode 0.
 const LAST: Bpos = pos(0, u64::MAX);
@@ -78,102 +81,111 @@ pub(super) fn measure(
     Ok(())
 }
 
-fn rand_insert(b: &Btree, count: u64, random: &mut Random) -> Result {
-    for i in 0..count {
-        let key = Cookie::point(pos(0, random.next()), i);
-        commit(b, |t| {
-            t.insert(POINTS, key.as_ref(), UpdateFlags::default())
-        })?;
+/// Has `f` do operations number `from` to `to` until all `count` are done, some in one transaction each time. After a restart it goes
+/// on where `from` is.
+fn stretches(
+    b: &Btree,
+    count: u64,
+    mut f: impl for<'t> FnMut(&mut Attempt<'t>, &mut u64, u64) -> core::result::Result<(), TransError>,
+) -> Result {
+    let mut i = 0;
+    while i < count {
+        let to = count.min(i + STRETCH);
+        b.run(|t| f(t, &mut i, to))?;
     }
     Ok(())
+}
+
+fn rand_insert(b: &Btree, count: u64, random: &mut Random) -> Result {
+    stretches(b, count, |t, i, to| {
+        while *i < to {
+            let key = Cookie::point(pos(0, random.next()), *i);
+            t.insert(POINTS, key.as_ref(), UpdateFlags::default())?;
+            t.commit(None, CommitFlags::default())?;
+            *i += 1;
+        }
+        Ok(())
+    })
 }
 
 fn rand_insert_multi(b: &Btree, count: u64, random: &mut Random) -> Result {
-    let mut i = 0;
-    while i < count {
-        let keys: [Cookie; MULTI as usize] =
-            core::array::from_fn(|_| Cookie::point(pos(0, random.next()), i));
-        commit(b, |t| {
-            for key in &keys {
+    stretches(b, count, |t, i, to| {
+        while *i < to {
+            for _ in 0..MULTI {
+                let key = Cookie::point(pos(0, random.next()), *i);
                 t.insert(POINTS, key.as_ref(), UpdateFlags::default())?;
             }
-            Ok(())
-        })?;
-        i += MULTI;
-    }
-    Ok(())
+            t.commit(None, CommitFlags::default())?;
+            *i += MULTI;
+        }
+        Ok(())
+    })
 }
 
 fn rand_lookup(b: &Btree, count: u64, random: &mut Random) -> Result {
-    for _ in 0..count {
-        let at = pos(0, random.next());
-        b.run(|t| {
-            let mut iter = t.iter(POINTS, at, IterFlags::NONE);
-            Ok(iter.peek_upto(t, LAST)?.map(|k| k.key.pos.offset))
-        })?;
-    }
-    Ok(())
+    stretches(b, count, |t, i, to| {
+        let mut iter = t.iter(POINTS, pos(0, 0), IterFlags::NONE);
+        while *i < to {
+            iter.set_pos(pos(0, random.next()));
+            iter.peek_upto(t, LAST)?;
+            *i += 1;
+        }
+        Ok(())
+    })
 }
 
 /// Look-ups; every fourth changes what it finds.
 fn rand_mixed(b: &Btree, count: u64, random: &mut Random) -> Result {
-    for i in 0..count {
-        let at = pos(0, random.next());
-        if i % 4 != 0 {
-            b.run(|t| {
-                let mut iter = t.iter(POINTS, at, IterFlags::NONE);
-                Ok(iter.peek_upto(t, LAST)?.map(|k| k.key.pos.offset))
-            })?;
-            continue;
-        }
-        commit(b, |t| {
-            let mut iter = t.iter(POINTS, at, IterFlags::INTENT);
-            if let Some(found) = iter.peek_upto(t, LAST)?.map(|k| k.key.pos) {
-                let key = Cookie::point(found.at_snapshot(SNAPSHOT), i);
+    stretches(b, count, |t, i, to| {
+        let mut iter = t.iter(POINTS, pos(0, 0), IterFlags::NONE);
+        while *i < to {
+            iter.set_pos(pos(0, random.next()));
+            let found = iter.peek_upto(t, LAST)?.map(|k| k.key.pos);
+            if let Some(found) = found.filter(|_| *i % 4 == 0) {
+                let key = Cookie::point(found.at_snapshot(SNAPSHOT), *i);
                 t.update(&iter, key.as_ref(), UpdateFlags::default())?;
+                t.commit(None, CommitFlags::default())?;
             }
-            Ok(())
-        })?;
-    }
-    Ok(())
+            *i += 1;
+        }
+        Ok(())
+    })
 }
 
 /// Deletes the first key behind a place, if there is one.
 fn rand_delete(b: &Btree, count: u64, random: &mut Random) -> Result {
-    for _ in 0..count {
-        let at = pos(0, random.next());
-        commit(b, |t| {
-            let mut iter = t.iter(POINTS, at, IterFlags::INTENT);
-            match iter.peek_upto(t, LAST)?.map(|k| k.key.pos) {
-                Some(found) => {
-                    t.delete(POINTS, found.at_snapshot(SNAPSHOT), UpdateFlags::default())
-                }
-                None => Ok(()),
+    stretches(b, count, |t, i, to| {
+        let mut iter = t.iter(POINTS, pos(0, 0), IterFlags::INTENT);
+        while *i < to {
+            iter.set_pos(pos(0, random.next()));
+            if let Some(found) = iter.peek_upto(t, LAST)?.map(|k| k.key.pos) {
+                let gone = KeyRef {
+                    key: Bkey::deleted(found.at_snapshot(SNAPSHOT)),
+                    value: &[],
+                };
+                t.update(&iter, gone, UpdateFlags::default())?;
+                t.commit(None, CommitFlags::default())?;
             }
-        })?;
-    }
-    Ok(())
+            *i += 1;
+        }
+        Ok(())
+    })
 }
 
 fn seq_insert(b: &Btree, count: u64, _random: &mut Random) -> Result {
-    let mut i = 0;
-    while i < count {
-        let stretch = count.min(i + STRETCH);
-        b.run(|t| {
-            let flags = IterFlags::SLOTS | IterFlags::INTENT;
-            let mut iter = t.iter(POINTS, pos(0, i), flags);
-            while i < stretch {
-                iter.set_pos(pos(0, i));
-                iter.peek(t)?;
-                let key = Cookie::point(pos(0, i), i);
-                t.update(&iter, key.as_ref(), UpdateFlags::default())?;
-                t.commit(None, CommitFlags::default())?;
-                i += 1;
-            }
-            Ok(())
-        })?;
-    }
-    Ok(())
+    stretches(b, count, |t, i, to| {
+        let flags = IterFlags::SLOTS | IterFlags::INTENT;
+        let mut iter = t.iter(POINTS, pos(0, *i), flags);
+        while *i < to {
+            iter.set_pos(pos(0, *i));
+            iter.peek(t)?;
+            let key = Cookie::point(pos(0, *i), *i);
+            t.update(&iter, key.as_ref(), UpdateFlags::default())?;
+            t.commit(None, CommitFlags::default())?;
+            *i += 1;
+        }
+        Ok(())
+    })
 }
 
 /// All keys, however many.

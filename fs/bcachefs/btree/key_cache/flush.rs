@@ -130,7 +130,7 @@ impl Attempt<'_> {
             bypass_key_cache: true,
             invalidate: false,
         };
-        let update = Update::new(btree, 0, new, flags, to);
+        let update = Update::new(btree, 0, new, flags, to, None);
         Ok(self.pending.put(Update { cleans: true, ..update })?)
     }
 }

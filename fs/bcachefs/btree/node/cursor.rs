@@ -36,6 +36,11 @@ impl Cursor {
         Cursor { edits, ..Self::NONE }
     }
 
+    /// The same place after a change right behind it, since when the node has `edits` edits.
+    pub(super) fn after(self, edits: u32) -> Self {
+        Cursor { edits, ..self }
+    }
+
     pub(super) fn edits(&self) -> u32 {
         self.edits
     }

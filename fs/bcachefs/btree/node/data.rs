@@ -308,6 +308,15 @@ impl NodeData {
         cursor
     }
 
+    /// The same, or `cursor`, which is there if it is current.
+    #[inline]
+    pub fn seek_from(&self, cursor: Option<Cursor>, pos: Bpos) -> Cursor {
+        match cursor.filter(|c| self.is_current(c)) {
+            Some(cursor) => cursor,
+            None => self.seek(pos),
+        }
+    }
+
     /// A cursor before the first key.
     pub fn start(&self) -> Cursor {
         Cursor::new(self.edits)

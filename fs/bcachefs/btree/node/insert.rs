@@ -112,13 +112,20 @@ impl NodeData {
     /// Makes `key`, which is journalled in entry `seq`, what is at its position; type `deleted` removes what is there. The node must
     /// be prepared and have room. Cursors have to be sought again. Does not sleep or allocate.
     pub fn insert(&mut self, key: KeyRef<'_>, seq: u64) -> Result<Change, Refused> {
+        let mut at = self.seek(key.key.pos);
+        self.insert_at(&mut at, key, seq)
+    }
+
+    /// The same with a cursor that is where the key belongs, and stays there: before it.
+    pub fn insert_at(&mut self, cursor: &mut Cursor, key: KeyRef<'_>, seq: u64) -> Result<Change, Refused> {
         let pos = key.key.pos;
+        debug_assert!(*cursor == self.seek(pos));
+        let at = *cursor;
         let u64s = usize::from(BKEY_U64S) + key.value.len();
         let open = self.open().ok_or(Refused)?;
         if self.room() < u64s || !self.covers(pos) || usize::from(key.key.u64s) != u64s {
             return Err(Refused);
         }
-        let at = self.seek(pos);
         let old = self.live_at(&at, pos);
         let deleted = key.key.key_type == KeyType::DELETED;
         if deleted && old.is_none() {
@@ -163,6 +170,7 @@ impl NodeData {
         }
         self.open_seq = self.open_seq.max(seq);
         self.edits = self.edits.wrapping_add(1);
+        *cursor = at.after(self.edits);
         Ok(Change {
             changed: true,
             live_u64s: self.live_u64s as i32 - before as i32,

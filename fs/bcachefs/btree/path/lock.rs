@@ -173,7 +173,7 @@ impl Attempt<'_> {
         let before = self.locks.seq(slot);
         self.locks.downgrade(slot, Mode::Intent);
         if let (Some(before), Some(now)) = (before, self.locks.seq(slot)) {
-            self.paths.node_changed(slot, before, now);
+            self.paths.node_changed(slot, self.locks.get(slot), before, now);
         }
     }
 

@@ -2,7 +2,7 @@
 //! The paths of an attempt.
 
 use crate::{
-    btree::node::{Cursor, NodeLocks},
+    btree::node::{Cursor, NodeData, NodeLocks},
     util::error::Result,
 };
 use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, Bpos, BtreeId};
@@ -65,6 +65,12 @@ impl Path {
         if let Some(s) = self.slots.get_mut(usize::from(level)) {
             *s = slot;
         }
+    }
+
+    /// The cursor, if it is at `pos`. It still has to be compared with the node.
+    #[inline]
+    pub(in crate::btree) fn place_of(&self, pos: Bpos) -> Option<Cursor> {
+        (self.ready && self.pos == pos).then_some(self.cursor)
     }
 
     /// Gives up the node at `level`.
@@ -276,11 +282,27 @@ impl Paths {
         })
     }
 
-    /// A node is different now, by what the attempt itself has done: what was found out about places in it is void. The lock's
-    /// sequence number was `before` and is `now`.
-    pub(in crate::btree) fn node_changed(&mut self, slot: Slot, before: u32, now: u32) {
+    /// A key has been put in the place `cursor` is at, the one of `pos` in the node of `slot`: paths to there stay where they are.
+    #[inline]
+    pub(in crate::btree) fn key_changed(&mut self, slot: Slot, pos: Bpos, cursor: &Cursor) {
+        for p in self.table.iter_mut() {
+            if p.pos == pos && p.slot(p.level) == Some(slot) {
+                p.cursor = *cursor;
+            }
+        }
+    }
+
+    /// A node is different now, by what the attempt itself has done: what was found out about places in it is void, unless the place
+    /// has been kept up with. The lock's sequence number was `before` and is `now`.
+    pub(in crate::btree) fn node_changed(
+        &mut self,
+        slot: Slot,
+        node: Option<&NodeData>,
+        before: u32,
+        now: u32,
+    ) {
         for p in self.table.iter_mut().filter(|p| p.slot(p.level) == Some(slot)) {
-            p.ready = false;
+            p.ready &= node.is_some_and(|n| n.is_current(&p.cursor));
             if p.seq == before {
                 p.seq = now;
             }

@@ -99,6 +99,7 @@ impl<'t> Attempt<'t> {
         let Some(path) = self.paths.get_mut(index) else {
             return Ok(None);
         };
+        debug_assert!(!ready || path.cursor == node.seek(old));
         if ready && pos == old {
             return Ok(Some(slot));
         }

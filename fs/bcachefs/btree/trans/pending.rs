@@ -10,7 +10,7 @@
 //! - Every [`Stored`] handed out lies in `words`.
 
 use crate::{
-    btree::{key_cache::Bare, triggers::KeyMut},
+    btree::{key_cache::Bare, node::Cursor, triggers::KeyMut},
     journal::engine::Pin,
     util::error::{Error, Result},
 };
@@ -80,6 +80,8 @@ pub(in crate::btree) struct Update {
     pub flags: UpdateFlags,
     /// What is changed.
     pub to: Target,
+    /// Its place in the node, if that is known, as long as the cursor is current.
+    pub at: Option<Cursor>,
     /// It brings to the leaf what the key cache has.
     pub cleans: bool,
     /// Which transactional triggers have run: those of what goes, and of what comes.
@@ -106,6 +108,7 @@ impl Update {
         new: Stored,
         flags: UpdateFlags,
         to: Target,
+        at: Option<Cursor>,
     ) -> Self {
         Update {
             btree,
@@ -114,6 +117,7 @@ impl Update {
             before: None,
             flags,
             to,
+            at,
             cleans: false,
             overwritten: false,
             inserted: false,

@@ -14,7 +14,7 @@ use crate::{
     btree::{
         engine::Writing,
         key_cache::HeldKeys,
-        node::NodeLocks,
+        node::{Cursor, NodeLocks},
         path::Paths,
         triggers::{KeyMut, Place},
         Btree,
@@ -27,12 +27,13 @@ use bcachefs_format::{Bkey, Bpos, BtreeId, KeyRef};
 type Tried<T = ()> = core::result::Result<T, TransError>;
 
 /// What is at exactly `pos` now, where an update goes to: in the key cache, in the node, or among the journal's keys over it; type
-/// `deleted` if there is nothing.
+/// `deleted` if there is nothing. `place` is where it is in the node, as far as that is known.
 fn current<'a>(
     (btree, locks, keys): (&'a Btree, &'a NodeLocks, &'a HeldKeys),
     paths: &Paths,
     to: Target,
     (id, level, pos): (BtreeId, u8, Bpos),
+    place: Option<Cursor>,
 ) -> Option<KeyRef<'a>> {
     if let Some(slot) = to.key {
         return keys.get(slot);
@@ -44,7 +45,7 @@ fn current<'a>(
     }
     let slot = paths.get(to.path?)?.slot(level)?;
     let node = locks.get(slot)?;
-    let mut cursor = node.seek(pos);
+    let mut cursor = node.seek_from(place, pos);
     let found = cursor.peek_live(node).map(|f| f.key.unpack(node.format()));
     Some(match found.filter(|k| k.key.pos == pos) {
         Some(k) => KeyRef {
@@ -129,12 +130,12 @@ impl<'t> Attempt<'t> {
         let Some(u) = self.pending.update(i) else {
             return Ok(false);
         };
-        let (btree, level, new, before) = (u.btree, u.level, u.new, u.before);
+        let (btree, level, new, before, place) = (u.btree, u.level, u.new, u.before, u.at);
         let invalidate = u.flags.invalidate;
         let (to, at) = (u.to, (btree, level, new.key.pos));
         let old = match &before {
             Some(before) => Some(self.pending.get(before)),
-            None => current((self.btree, self.locks, self.keys), self.paths, to, at),
+            None => current((self.btree, self.locks, self.keys), self.paths, to, at, place),
         };
         let Some(old) = old else {
             return Err(self.lost());
@@ -143,6 +144,12 @@ impl<'t> Attempt<'t> {
         let comes = w.triggers.has_transactional(btree, level, &new.key);
         // Those for what only comes have their turn when all is gone that goes.
         if comes && !goes && !insert {
+            return Ok(false);
+        }
+        if !goes && !comes {
+            if let Some(u) = self.pending.update_mut(i) {
+                (u.overwritten, u.inserted) = (true, true);
+            }
             return Ok(false);
         }
         // Copies, that the trigger can have while it changes the transaction. There is room for two keys.
@@ -157,32 +164,29 @@ impl<'t> Attempt<'t> {
         if let Some(u) = self.pending.update_mut(i) {
             (u.overwritten, u.inserted) = (true, true);
         }
-        let mut result = Ok(false);
         let mut key = new.key;
         let (old_value, new_value) = scratch.split_at_mut(usize::from(old_key.value_u64s()));
-        if goes || comes {
-            let place = Place {
-                btree,
-                level,
-                insert: comes,
-                overwrite: goes,
-                invalidate,
-                watermark: flags.watermark,
-            };
-            let old = KeyRef {
-                key: old_key,
-                value: old_value,
-            };
-            let new_mut = KeyMut {
-                key: &mut key,
-                value: new_value,
-            };
-            result = w
-                .triggers
-                .transactional(self, place, old, new_mut)
-                .and_then(|()| self.store_back(at, &new, key, new_value))
-                .map(|()| true);
-        }
+        let place = Place {
+            btree,
+            level,
+            insert: comes,
+            overwrite: goes,
+            invalidate,
+            watermark: flags.watermark,
+        };
+        let old = KeyRef {
+            key: old_key,
+            value: old_value,
+        };
+        let new_mut = KeyMut {
+            key: &mut key,
+            value: new_value,
+        };
+        let result = w
+            .triggers
+            .transactional(self, place, old, new_mut)
+            .and_then(|()| self.store_back(at, &new, key, new_value))
+            .map(|()| true);
         *self.scratch = scratch;
         result
     }
@@ -227,9 +231,9 @@ impl<'t> Attempt<'t> {
             if no_triggers {
                 continue;
             }
-            let (btree, level, new) = (u.btree, u.level, u.new.key);
+            let (btree, level, new, place) = (u.btree, u.level, u.new.key, u.at);
             let at = (btree, level, new.pos);
-            let old = current((self.btree, self.locks, self.keys), self.paths, u.to, at);
+            let old = current((self.btree, self.locks, self.keys), self.paths, u.to, at, place);
             let old = old.ok_or(Error::BtreeTopology)?;
             let goes = w.triggers.has_atomic(btree, level, &old.key);
             let comes = w.triggers.has_atomic(btree, level, &new);

@@ -259,7 +259,9 @@ impl<'t> Attempt<'t> {
                 bare: None,
             },
         };
-        Ok(self.pending.put(Update::new(btree, level, new, flags, to))?)
+        let path = to.path.and_then(|i| self.paths.get(i));
+        let at = path.and_then(|p| p.place_of(new.key.pos));
+        Ok(self.pending.put(Update::new(btree, level, new, flags, to, at))?)
     }
 
     /// Adds `deltas` to the counters of `key` when the transaction is committed. What is added to one key in a transaction is summed.
