@@ -148,6 +148,9 @@ impl Btree {
         flags: Flags,
     ) -> core::result::Result<(), NeedMemory> {
         let head = node.shared();
+        if head.pins().is_some() && data.is_prepared() {
+            return Ok(());
+        }
         if head.pins().is_none() && !head.has(Flag::FAKE) {
             head.make_pins(flags).map_err(|_| NeedMemory)?;
         }
@@ -181,7 +184,8 @@ impl Btree {
     /// Notes a change of the keys that is in journal entry `seq`: the node becomes dirty, and keeps the entry until it is written.
     /// The lock must be held for write. For changes of interior nodes that are not journalled yet `seq` is `None`. Does not sleep.
     pub fn dirtied(&self, head: &NodeHead, seq: Option<u64>) {
-        if !head.set(Flag::DIRTY) {
+        // Whoever clears it has the lock, too.
+        if !head.has(Flag::DIRTY) && !head.set(Flag::DIRTY) {
             self.fill.cache.dirtied(head);
         }
         let pin = head.pin(head.has(Flag::WRITE_SLOT));

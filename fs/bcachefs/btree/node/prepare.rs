@@ -27,8 +27,6 @@ use kernel::{alloc::Flags, prelude::*};
 
 /// Words from which on a set does not grow any more, if there is room for another.
 const OPEN_U64S: usize = 512;
-/// Words of deleted keys that are put up with.
-const DEAD_U64S: u32 = 64;
 
 impl NodeData {
     /// Whether there is memory for changes.
@@ -50,14 +48,29 @@ impl NodeData {
             self.after_write(head, flags);
         }
         for i in 0..self.nr_sets() {
-            let wasteful = |s: &Set| s.dead > DEAD_U64S && u64::from(s.dead) * 3 > u64::from(s.u64s());
-            if self.sets.get(i).and_then(|s| s.as_ref()).is_some_and(wasteful) {
+            if self.sets.get(i).and_then(|s| s.as_ref()).is_some_and(Set::is_wasteful) {
                 self.drop_dead(i);
             }
         }
         self.open_set(head, flags)?;
         self.find_again(flags);
         Ok(())
+    }
+
+    /// Whether [`NodeData::prepare`] would change nothing.
+    pub(in crate::btree) fn is_prepared(&self) -> bool {
+        let last = self.sets.iter().flatten().last();
+        let grows = last.is_some_and(|s| s.is_open() && s.u64s() as usize <= OPEN_U64S);
+        grows
+            && !self.was_written()
+            && self.is_writable()
+            && self.sets.iter().flatten().all(|s| {
+                !s.is_wasteful()
+                    && match &s.finder {
+                        Finder::Tree(tree) => tree.serves(s.u64s()),
+                        Finder::Table(_) => true,
+                    }
+            })
     }
 
     /// Whether [`NodeData::prepare`] would have to put sets together of which so much is unwritten that writing the node is

@@ -7,6 +7,9 @@ use bcachefs_format::{
     packed::{BkeyFormat, SearchPos},
 };
 
+/// Words of deleted keys that are put up with.
+const DEAD_U64S: u32 = 64;
+
 /// How keys of a set are found.
 pub(super) enum Finder {
     /// It does not grow.
@@ -60,6 +63,12 @@ impl Set {
     #[inline]
     pub(super) fn u64s(&self) -> u32 {
         self.end.saturating_sub(self.start)
+    }
+
+    /// Whether so much of it is deleted that it should go.
+    #[inline]
+    pub(super) fn is_wasteful(&self) -> bool {
+        self.dead > DEAD_U64S && u64::from(self.dead) * 3 > u64::from(self.u64s())
     }
 
     /// Whether it is the one that grows.

@@ -244,6 +244,7 @@ impl Attempt<'_> {
             if !covered {
                 self.paths.copy(near, index, self.locks);
             }
+            self.paths.follow(near, index, pos);
         }
         let Some(slot) = self.traverse(index, pos, 0)? else {
             return Err(self.restart(Reason::NodeReused));

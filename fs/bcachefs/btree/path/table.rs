@@ -282,13 +282,36 @@ impl Paths {
         })
     }
 
-    /// A key has been put in the place `cursor` is at, the one of `pos` in the node of `slot`: paths to there stay where they are.
+    /// A key has been put in the place `before` was at, the one of `pos` in the node of `slot`, which is `after` now: paths to there, or
+    /// to below it with no key between, stay where they are.
     #[inline]
-    pub(in crate::btree) fn key_changed(&mut self, slot: Slot, pos: Bpos, cursor: &Cursor) {
+    pub(in crate::btree) fn key_changed(
+        &mut self,
+        slot: Slot,
+        pos: Bpos,
+        before: &Cursor,
+        after: &Cursor,
+    ) {
         for p in self.table.iter_mut() {
-            if p.pos == pos && p.slot(p.level) == Some(slot) {
-                p.cursor = *cursor;
+            if p.cursor == *before && p.pos <= pos && p.slot(p.level) == Some(slot) {
+                p.cursor = *after;
             }
+        }
+    }
+
+    /// Makes path `to`, whose node is that of `from`, be at the place where `from` is, if that is not behind `pos`: from there it is not
+    /// far.
+    #[inline]
+    pub(in crate::btree) fn follow(&mut self, from: u8, to: u8, pos: Bpos) {
+        let Some(&Path { pos: at, level, ready: true, seq, slots, cursor, .. }) = self.get(from) else {
+            return;
+        };
+        let Some(path) = self.get_mut(to).filter(|_| from != to && at <= pos) else {
+            return;
+        };
+        let same = slots.get(usize::from(level)) == path.slots.get(usize::from(level));
+        if same && path.level == level && !path.hold {
+            (path.pos, path.seq, path.cursor, path.ready) = (at, seq, cursor, true);
         }
     }
 

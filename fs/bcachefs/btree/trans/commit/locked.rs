@@ -229,13 +229,14 @@ impl<'t> Attempt<'t> {
         let u = self.pending.update(i).ok_or(Error::BtreeTopology)?;
         let key = self.pending.get(&u.new);
         let data = self.locks.get_mut(slot).ok_or(Error::BtreeTopology)?;
-        let mut place = data.seek_from(u.at, key.key.pos);
+        let before = data.seek_from(u.at, key.key.pos);
+        let mut place = before;
         let change = data.insert_at(&mut place, key, seq);
         let Change {
             changed,
             live_u64s,
         } = change.map_err(|_| Error::BtreeTopology)?;
-        self.paths.key_changed(slot, key.key.pos, &place);
+        self.paths.key_changed(slot, key.key.pos, &before, &place);
         let head = self.locks.lock_ref(slot).map(|l| l.shared());
         let head = head.ok_or(Error::BtreeTopology)?;
         if changed {
