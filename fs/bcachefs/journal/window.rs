@@ -19,6 +19,8 @@ const READ_BYTES: usize = 1 << 20;
 /// A buffer, and which part of which bucket is in it.
 pub(super) struct Window {
     buf: IoBuf,
+    /// Of which device.
+    device: u8,
     bucket_sector: u64,
     /// Byte range within the bucket.
     filled: Range<usize>,
@@ -28,6 +30,7 @@ impl Window {
     pub(super) fn new() -> Result<Self> {
         Ok(Window {
             buf: IoBuf::new(READ_BYTES, GFP_KERNEL)?,
+            device: 0,
             bucket_sector: u64::MAX,
             filled: 0..0,
         })
@@ -53,7 +56,8 @@ impl Window {
             .checked_add(len)
             .filter(|end| *end <= bucket_bytes && len <= ENTRY_BYTES_MAX)
             .ok_or(Error::JournalRead)?;
-        let have = self.bucket_sector == sector && self.filled.start <= at && end <= self.filled.end;
+        let same = self.device == device.index && self.bucket_sector == sector;
+        let have = same && self.filled.start <= at && end <= self.filled.end;
         if !have {
             let block = device.bdev.logical_block_bytes() as usize;
             let least = len.next_multiple_of(block);
@@ -84,6 +88,7 @@ impl Window {
             crate::fs_err!(device, "reading the journal: {e}");
             return Err(Error::JournalRead);
         }
+        self.device = device.index;
         self.bucket_sector = sector;
         self.filled = at..at + bytes;
         Ok(())
