@@ -13,6 +13,9 @@ say() { printf '%s\n' "$*" >&2; }
 # verdict NAME STATUS: one result line.
 verdict() { if [ "$2" = 0 ]; then echo "ok $1"; else echo "not ok $1"; fi; }
 
+# limit SECONDS: how long a guest may take in the lane under test; the debug kernel takes its time.
+limit() { if [ "$LANE" = debug ]; then echo $(($1 * 8)); else echo "$1"; fi; }
+
 # vm OPTION… -- COMMAND…: a guest of the lane under test.
 vm() { "$TOP/scripts/vm" --lane "$LANE" ${SELFTEST_APPEND:+--append "$SELFTEST_APPEND"} "$@"; }
 
