@@ -59,7 +59,7 @@ mod waiting;
 pub mod write_points;
 
 pub use allocator::{Allocator, Placed};
-pub use client::{AllocClient, ClockKind, DeviceUsage, FsUsage};
+pub use client::{AllocClient, ClockKind, DeviceUsage};
 pub use counters::{Accounting, Totals};
 pub use device_set::DeviceSet;
 pub use replicas::ReplicasStore;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! What the allocator learns from the rest of the filesystem.
 
+use super::counters::Totals;
 use crate::util::{error::Result, write_refs::WriteRefs};
 use bcachefs_format::{
     keys::data_type::DataType,
@@ -34,23 +35,6 @@ impl DeviceUsage {
     }
 }
 
-/// What the filesystem holds, in sectors.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
-pub struct FsUsage {
-    /// Superblocks and journal, whole buckets.
-    pub hidden: u64,
-    /// Nodes of btrees, all copies.
-    pub btree: u64,
-    /// Data that is needed, all copies, and parity.
-    pub data: u64,
-    /// Data that can be dropped.
-    pub cached: u64,
-    /// Promised persistently (fallocate), all copies.
-    pub reserved: u64,
-    /// Number of inodes.
-    pub inodes: u64,
-}
-
 /// One of the two clocks that go by sectors of I/O.
 #[derive(Copy, Clone, PartialEq, Eq, Debug)]
 pub enum ClockKind {
@@ -69,7 +53,7 @@ pub trait AllocClient: Send + Sync {
     fn device_usage(&self, dev: u8) -> DeviceUsage;
 
     /// What the filesystem holds now.
-    fn usage(&self) -> FsUsage;
+    fn usage(&self) -> Totals;
 
     /// A clock; never 0.
     fn io_clock(&self, clock: ClockKind) -> u64;

@@ -12,8 +12,8 @@ use kernel::sync::Arc;
 
 use crate::{
     alloc::{
-        client::{AllocClient, ClockKind, DeviceUsage, FsUsage},
-        Accounting, Allocator, ReplicasStore, TriggerClient,
+        client::{AllocClient, ClockKind, DeviceUsage},
+        Accounting, Allocator, ReplicasStore, Totals, TriggerClient,
     },
     sb::LiveSuper,
     util::{
@@ -66,16 +66,8 @@ impl AllocClient for FsAllocClient {
         usage
     }
 
-    fn usage(&self) -> FsUsage {
-        let t = self.accounting.totals();
-        FsUsage {
-            hidden: t.hidden,
-            btree: t.btree,
-            data: t.data,
-            cached: t.cached,
-            reserved: t.reserved,
-            inodes: t.inodes,
-        }
+    fn usage(&self) -> Totals {
+        self.accounting.totals()
     }
 
     fn io_clock(&self, clock: ClockKind) -> u64 {

@@ -4,7 +4,8 @@
 use crate::{
     alloc::{
         allocator::Config,
-        client::{AllocClient, ClockKind, DeviceUsage, FsUsage},
+        client::{AllocClient, ClockKind, DeviceUsage},
+        counters::Totals,
         device::{AllocDevice, Disk},
         nouse::Ranges,
         request::AllocRequest,
@@ -65,7 +66,7 @@ const ALL_DATA: u8 = 0b11100;
 pub(super) struct World {
     pub members: KVec<Member>,
     pub usage: Pin<KBox<SpinLock<[DeviceUsage; 4]>>>,
-    pub fs: Pin<KBox<SpinLock<FsUsage>>>,
+    pub fs: Pin<KBox<SpinLock<Totals>>>,
     pub writers: WriteRefs,
     pub marked: Atomic<u64>,
 }
@@ -80,7 +81,7 @@ impl AllocClient for World {
         usage.get(usize::from(dev)).copied().unwrap_or_default()
     }
 
-    fn usage(&self) -> FsUsage {
+    fn usage(&self) -> Totals {
         *self.fs.lock()
     }
 
@@ -224,7 +225,7 @@ impl Fixture {
         let world = World {
             members,
             usage: KBox::pin_init(new_spinlock!([usage; 4]), GFP_KERNEL)?,
-            fs: KBox::pin_init(new_spinlock!(FsUsage::default()), GFP_KERNEL)?,
+            fs: KBox::pin_init(new_spinlock!(Totals::default()), GFP_KERNEL)?,
             writers: WriteRefs::new()?,
             marked: Atomic::new(0),
         };
