@@ -4,21 +4,11 @@
 
 oracle_series() { printf '%s\n' "$ORACLE_RELEASE" | cut -d. -f1,2; }
 
-oracle_source_make() {
-	local series
-	series=$(oracle_series)
-	fetch_debs trixie "$1" "linux-source-$series=$ORACLE_VERSION"
-	dpkg -x "$1"/linux-source-*.deb "$1/deb"
-	mkdir "$1/linux"
-	tar -C "$1/linux" --strip-components=1 -xf "$1/deb/usr/src/linux-source-$series.tar.xz"
-	rm -r "$1"/deb "$1"/*.deb
-}
-
 # oracle_source: prints the pristine tree of the last kernel that has the C module.
 oracle_source() {
 	local dir
 	versions
-	dir=$(cached oracle-source "$(hash_of "$ORACLE_VERSION")" oracle_source_make) || return 1
+	dir=$(cached oracle-source "$(hash_of "$ORACLE_VERSION")" kernel_source_make "$(oracle_series)" "$ORACLE_VERSION") || return 1
 	printf '%s/linux\n' "$dir"
 }
 

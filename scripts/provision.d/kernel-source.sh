@@ -3,11 +3,12 @@
 # versions: what a module for the stock kernel is built against. The headers package alone does not do, since it lacks
 # the metadata of the kernel's Rust crates; these come out identical because compiler, flags and name agree.
 
+# kernel_source_make DIR SERIES VERSION: the source of Debian's kernel SERIES into DIR/linux.
 kernel_source_make() {
-	fetch_debs trixie "$1" "linux-source-$STOCK_SERIES=$STOCK_VERSION"
+	fetch_debs trixie "$1" "linux-source-$2=$3"
 	dpkg -x "$1"/linux-source-*.deb "$1/deb"
 	mkdir "$1/linux"
-	tar -C "$1/linux" --strip-components=1 -xf "$1/deb/usr/src/linux-source-$STOCK_SERIES.tar.xz"
+	tar -C "$1/linux" --strip-components=1 -xf "$1/deb/usr/src/linux-source-$2.tar.xz"
 	rm -r "$1"/deb "$1"/*.deb
 }
 
@@ -15,7 +16,7 @@ kernel_source_make() {
 kernel_source() {
 	local dir
 	versions
-	dir=$(cached kernel-source "$(hash_of "$STOCK_VERSION")" kernel_source_make) || return 1
+	dir=$(cached kernel-source "$(hash_of "$STOCK_VERSION")" kernel_source_make "$STOCK_SERIES" "$STOCK_VERSION") || return 1
 	printf '%s/linux\n' "$dir"
 }
 
