@@ -16,8 +16,12 @@ verdict() { if [ "$2" = 0 ]; then echo "ok $1"; else echo "not ok $1"; fi; }
 # limit SECONDS: how long a guest may take in the lane under test; the debug kernel takes its time.
 limit() { if [ "$LANE" = debug ]; then echo $(($1 * 8)); else echo "$1"; fi; }
 
+# The module is the one that users get, also where the kernel has KUnit.
+plain=
+if [ "$LANE" = debug ]; then plain=$("$TOP/scripts/build" debug TESTS=0 2> "$work/build.log") || { cat "$work/build.log" >&2; exit 1; }; fi
+
 # vm OPTION… -- COMMAND…: a guest of the lane under test.
-vm() { "$TOP/scripts/vm" --lane "$LANE" ${SELFTEST_APPEND:+--append "$SELFTEST_APPEND"} "$@"; }
+vm() { "$TOP/scripts/vm" --lane "$LANE" ${plain:+--module "$plain"} ${SELFTEST_APPEND:+--append "$SELFTEST_APPEND"} "$@"; }
 
 # relay PREFIX FILE: passes the result lines a guest wrote on, names prefixed. A guest that died before its
 # last line (`done`) has failed whatever it did not get to.

@@ -32,7 +32,7 @@ pub enum Access {
 
 /// Whether this module writes filesystems at all. What is built of that is not to be trusted with anybody's data yet, so only
 /// modules with tests inside do.
-pub(super) const CAN_WRITE: bool = cfg!(any(bcachefs_tests, bcachefs_kunit));
+pub(super) const CAN_WRITE: bool = cfg!(bcachefs_tests);
 
 /// Opens the filesystem on the devices of `request`. For reading only nothing is written to them. May sleep for long.
 ///
