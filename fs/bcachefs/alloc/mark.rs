@@ -12,10 +12,7 @@ use crate::{
         Attempt, Btree, IterFlags, TransError,
     },
     sb::Device,
-    util::{
-        error::{Error, Result},
-        watermark::Watermark,
-    },
+    util::error::{Error, Result},
 };
 use bcachefs_format::{
     keys::{accounting::AccountingKey, data_type::DataType},
@@ -25,16 +22,7 @@ use bcachefs_format::{
 };
 use kernel::prelude::*;
 
-/// Nothing else is going on yet, and there is room.
-const FLAGS: CommitFlags = CommitFlags {
-    watermark: Watermark::Normal,
-    no_enospc: true,
-    no_check_rw: true,
-    journal_reclaim: false,
-    no_journal_res: None,
-    skip_accounting: false,
-    no_triggers: false,
-};
+const FLAGS: CommitFlags = CommitFlags::INITIALISING;
 
 /// Most buckets that one range of free ones covers.
 const RANGE_MAX: u64 = 1 << 31;

@@ -31,10 +31,7 @@ use crate::{
     fs_info,
     journal::engine::Journal,
     sb::{Devices, LiveSuper, Super},
-    util::{
-        error::{Error, Result},
-        watermark::Watermark,
-    },
+    util::error::{Error, Result},
 };
 
 /// The snapshot that the files of a new filesystem are in.
@@ -48,15 +45,7 @@ const LOST_FOUND_INUM: u64 = ROOT_INUM + 1;
 /// Most words of a value written here.
 const VALUE_U64S: usize = INODE_WORDS_MAX;
 
-const FLAGS: CommitFlags = CommitFlags {
-    watermark: Watermark::Normal,
-    no_enospc: true,
-    no_check_rw: true,
-    journal_reclaim: false,
-    no_journal_res: None,
-    skip_accounting: false,
-    no_triggers: false,
-};
+const FLAGS: CommitFlags = CommitFlags::INITIALISING;
 
 /// Initialises the filesystem: the journal runs, btrees are empty, changes are possible. At the end superblocks are written and it
 /// is a filesystem. Sleeps.

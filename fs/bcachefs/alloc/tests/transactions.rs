@@ -26,15 +26,7 @@ use bcachefs_format::{
 use kernel::prelude::*;
 use world::{World, BUCKET};
 
-const FLAGS: CommitFlags = CommitFlags {
-    watermark: crate::util::watermark::Watermark::Normal,
-    no_enospc: true,
-    no_check_rw: true,
-    journal_reclaim: false,
-    no_journal_res: None,
-    skip_accounting: false,
-    no_triggers: false,
-};
+const FLAGS: CommitFlags = CommitFlags::INITIALISING;
 
 fn unbuilt(_: BuildError) -> Error {
     Error::ExtentInvalid

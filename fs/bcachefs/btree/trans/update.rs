@@ -50,6 +50,19 @@ pub struct CommitFlags {
     pub no_triggers: bool,
 }
 
+impl CommitFlags {
+    /// For who makes a filesystem: nothing else is going on yet, and there is room.
+    pub const INITIALISING: Self = Self {
+        watermark: Watermark::Normal,
+        no_enospc: true,
+        no_check_rw: true,
+        journal_reclaim: false,
+        no_journal_res: None,
+        skip_accounting: false,
+        no_triggers: false,
+    };
+}
+
 /// How an update is made.
 #[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
 pub struct UpdateFlags {
