@@ -21,7 +21,6 @@ mod keys;
 mod model;
 mod perf;
 mod random;
-mod threads;
 mod tree;
 
 use crate::{

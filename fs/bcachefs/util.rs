@@ -7,5 +7,7 @@ pub mod error;
 pub mod io_clock;
 pub mod log;
 pub mod sort;
+#[cfg(any(bcachefs_tests, bcachefs_kunit))]
+pub mod threads;
 pub mod watermark;
 pub mod write_refs;

@@ -205,8 +205,8 @@ impl Reservations {
 #[kernel::macros::kunit_tests(bcachefs_alloc_reservations)]
 mod tests {
     use super::*;
+    use crate::util::threads;
     use kernel::sync::Arc;
-    use kfs::work::{Kind, WorkQueue};
 
     fn reservations() -> kernel::error::Result<Arc<Reservations>> {
         let new = Reservations::new().map_err(|e| e.errno())?;
@@ -269,45 +269,43 @@ mod tests {
             },
             GFP_KERNEL,
         )?;
-        let queue = WorkQueue::new(c"bcachefs-test", Kind::Unbound)?;
-        for task in 0..4u64 {
-            let s = shared.clone();
-            queue.try_spawn(GFP_KERNEL, move || {
-                let mut draw = task * 77 + 1;
-                let mut mine = KVec::new();
-                for _ in 0..5000 {
-                    draw = draw.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-                    let want = (draw >> 33) % 3000 + 1;
-                    let how = if draw >> 63 == 0 { Shortage::Fail } else { Shortage::Partial };
-                    let free = |reserved| ALL.saturating_sub(reserved);
-                    match s.reservations.reserve(want, how, free) {
-                        Ok(got) => {
-                            let held = s.held.fetch_add(got, kernel::sync::atomic::Full) + got;
-                            let mut most = s.most.load(Relaxed);
-                            while most < held {
-                                match s.most.cmpxchg(most, held, Relaxed) {
-                                    Ok(_) => break,
-                                    Err(now) => most = now,
-                                }
+        let s = shared.clone();
+        let done = threads::run(4, move |me| {
+            let mut draw = u64::from(me) * 77 + 1;
+            let mut mine = KVec::new();
+            for _ in 0..5000 {
+                draw = draw.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                let want = (draw >> 33) % 3000 + 1;
+                let how = if draw >> 63 == 0 { Shortage::Fail } else { Shortage::Partial };
+                let free = |reserved| ALL.saturating_sub(reserved);
+                match s.reservations.reserve(want, how, free) {
+                    Ok(got) => {
+                        let held = s.held.fetch_add(got, kernel::sync::atomic::Full) + got;
+                        let mut most = s.most.load(Relaxed);
+                        while most < held {
+                            match s.most.cmpxchg(most, held, Relaxed) {
+                                Ok(_) => break,
+                                Err(now) => most = now,
                             }
-                            let _ = mine.push(got, GFP_KERNEL);
                         }
-                        Err(_) => s.full.add(1u64, Relaxed),
+                        let _ = mine.push(got, GFP_KERNEL);
                     }
-                    if mine.len() > 9 || draw >> 61 == 0 {
-                        if let Some(got) = mine.pop() {
-                            s.held.fetch_sub(got, kernel::sync::atomic::Full);
-                            s.reservations.unreserve(got);
-                        }
+                    Err(_) => s.full.add(1u64, Relaxed),
+                }
+                if mine.len() > 9 || draw >> 61 == 0 {
+                    if let Some(got) = mine.pop() {
+                        s.held.fetch_sub(got, kernel::sync::atomic::Full);
+                        s.reservations.unreserve(got);
                     }
                 }
-                for got in mine.iter() {
-                    s.held.fetch_sub(*got, kernel::sync::atomic::Full);
-                    s.reservations.unreserve(*got);
-                }
-            })?;
-        }
-        queue.flush();
+            }
+            for got in mine.iter() {
+                s.held.fetch_sub(*got, kernel::sync::atomic::Full);
+                s.reservations.unreserve(*got);
+            }
+            Ok(())
+        });
+        assert!(done.is_ok());
         assert!(shared.most.load(Relaxed) <= ALL);
         // It did get full.
         assert!(shared.full.load(Relaxed) > 0);

@@ -9,11 +9,13 @@
 use super::{
     check,
     keys::{commit, inode_of, pos, value_of, Cookie, POINTS, RANGES},
-    threads,
 };
 use crate::{
     btree::{trans::update::UpdateFlags, Btree, IterFlags},
-    util::error::{Error, Result},
+    util::{
+        error::{Error, Result},
+        threads,
+    },
 };
 use core::ops::ControlFlow;
 use kernel::{
@@ -61,10 +63,11 @@ pub(super) fn run(btree: &Arc<Btree>, first: u64, count: u64, threads: u32) -> R
     for d in &DONE {
         d.store(first - 1, Release);
     }
-    threads::run(btree, threads, move |b, me| {
+    let b = btree.clone();
+    threads::run(threads, move |me| {
         let mut newest = 0;
         for n in first..first + count {
-            newest = one(b, me, (me + 1) % threads, n)?;
+            newest = one(&b, me, (me + 1) % threads, n)?;
             if let Some(d) = DONE.get(me as usize) {
                 d.store(n, Release);
             }

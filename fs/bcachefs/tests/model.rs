@@ -18,11 +18,14 @@ use super::{
     check,
     keys::{clear, clear_inodes, commit, inode_of, is_empty, Cookie, POINTS, RANGES},
     random::Random,
-    threads, tree,
+    tree,
 };
 use crate::{
     btree::{trans::update::UpdateFlags, Btree},
-    util::error::{Error, Result},
+    util::{
+        error::{Error, Result},
+        threads,
+    },
 };
 use kernel::{
     prelude::*,
@@ -156,16 +159,12 @@ pub(super) fn run(btree: &Arc<Btree>, ops: u64, threads: u32, seed: u64) -> Resu
     btree.inject_restarts(seed | 1, RESTART_ONE_IN);
     let all = Arc::new(Atomic::<u64>::new(0), GFP_KERNEL)?;
     let each = (ops / u64::from(threads)).max(1);
-    let result = threads::run(btree, threads, move |b, me| {
-        let mut model = Model::new(me, seed, &nodes)?;
-        let result = job(b, &mut model, &nodes, each, &all);
-        if result.is_err() {
-            pr_err!("model_test: thread {me} of {threads}, seed {seed}: failed\n");
-        }
-        result
+    let b = btree.clone();
+    let result = threads::run(threads, move |me| {
+        job(&b, &mut Model::new(me, seed, &nodes)?, &nodes, each, &all)
     });
     btree.inject_restarts(0, 0);
-    let nanos = result?;
+    let nanos = result.inspect_err(|_| pr_err!("model_test: {threads} threads, seed {seed}: failed\n"))?;
     for id in [POINTS, RANGES] {
         check!(is_empty(btree, id, 0, super::keys::INODES)?);
     }

@@ -5,7 +5,6 @@
 use super::{
     keys::{pos, Cookie, POINTS, SNAPSHOT},
     random::Random,
-    threads,
 };
 use crate::{
     btree::{
@@ -15,7 +14,7 @@ use crate::{
         },
         Btree, IterFlags,
     },
-    util::error::Result,
+    util::{error::Result, threads},
 };
 use bcachefs_format::{Bkey, Bpos, KeyRef};
 use core::ops::ControlFlow;
@@ -69,8 +68,9 @@ pub(super) fn measure(
     static RUNS: Atomic<u64> = Atomic::new(0);
     let seed = RUNS.fetch_add(1u64, Relaxed);
     let each = (count / u64::from(threads)).max(1);
-    let nanos = threads::run(btree, threads, move |b, me| {
-        body(b, each, &mut Random::new(seed, me.into()))
+    let b = btree.clone();
+    let nanos = threads::run(threads, move |me| {
+        body(&b, each, &mut Random::new(seed, me.into()))
     })?;
     let done = each * u64::from(threads);
     let per_op = u64::try_from(nanos).unwrap_or(0) * u64::from(threads) / done;

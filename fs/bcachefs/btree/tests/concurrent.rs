@@ -8,31 +8,14 @@ use super::{
 use crate::{
     btree::{Btree, IterFlags},
     journal::JournalKeys,
-    util::error::Result,
+    util::{error::Result, threads},
 };
 use bcachefs_format::{Bpos, BtreeId};
 use core::ops::ControlFlow;
-use kernel::{
-    c_str,
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Full, Relaxed},
-        Arc, Completion,
-    },
-};
-use kfs::work::{Kind, WorkQueue};
+use kernel::prelude::*;
 
 const TASKS: u32 = 5;
 const KEYS: u64 = 1500;
-
-#[pin_data]
-struct Shared {
-    btree: Arc<Btree>,
-    running: Atomic<u32>,
-    failed: Atomic<u32>,
-    #[pin]
-    done: Completion,
-}
 
 /// The key at `offset`, if there is one.
 fn expected(offset: u64) -> Option<u64> {
@@ -95,31 +78,8 @@ pub(super) fn tasks_share_nodes() -> Result {
     let root = image.tree(BtreeId::LRU, &keys)?;
     let btree = image.mount(BtreeId::LRU, root, JournalKeys::empty())?;
     btree.inject_restarts(5, 300);
-    let shared_btree = btree.clone();
-    let shared = Arc::pin_init(
-        pin_init!(Shared {
-            btree: shared_btree,
-            running: Atomic::new(TASKS),
-            failed: Atomic::new(0),
-            done <- Completion::new(),
-        }),
-        GFP_KERNEL,
-    )?;
-    let queue = WorkQueue::new(c_str!("btree-test"), Kind::Unbound)?;
-    for me in 0..TASKS {
-        let s = shared.clone();
-        queue.try_spawn(GFP_KERNEL, move || {
-            if task(&s.btree, me).is_err() {
-                s.failed.add(1u32, Relaxed);
-            }
-            if s.running.fetch_sub(1u32, Full) == 1 {
-                s.done.complete_all();
-            }
-        })?;
-    }
-    shared.done.wait_for_completion();
-    check!(shared.failed.load(Relaxed) == 0);
-    drop(queue);
+    let b = btree.clone();
+    threads::run(TASKS, move |me| task(&b, me))?;
     btree.shutdown();
     check!(btree.cache().nr_nodes() == 0);
     check!(btree.cache().stats().nr_evicted() > 0);

@@ -4,11 +4,12 @@
 use super::{
     check,
     image::{Draw, MAGIC},
+    NoRules,
 };
 use crate::{
     btree::{
         fill::Geometry,
-        node::{load, shape::{self, Half}, Cursor, NodeData, NodeHead, NodeMem, PtrKey, Rules, Shape},
+        node::{load, shape::{self, Half}, Cursor, NodeData, NodeHead, NodeMem, PtrKey, Shape},
         write::make_entry,
     },
     util::{
@@ -21,26 +22,12 @@ use bcachefs_format::{
     checksum::CsumType,
     keys::{btree_ptr::BtreePtr, extent::Ptr},
     version::Version,
-    Bkey, Bpos, BtreeId, Invalid, KeyRef, KeyType,
+    Bkey, Bpos, BtreeId, KeyRef, KeyType,
 };
 use kernel::prelude::*;
 
 const BTREE: BtreeId = BtreeId::XATTRS;
 const SEQ: u64 = 0x77;
-
-struct NoRules;
-
-impl Rules for NoRules {
-    fn blacklisted(&self, _: u64) -> bool {
-        false
-    }
-
-    fn check_value(&self, _: KeyRef<'_>) -> core::result::Result<(), Invalid> {
-        Ok(())
-    }
-
-    fn issue(&self, _: &Invalid) {}
-}
 
 /// A position in the newest snapshot.
 fn at(inode: u64, offset: u64) -> Bpos {

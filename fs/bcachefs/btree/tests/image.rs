@@ -287,19 +287,27 @@ impl Image {
             replayed: None,
             rings: KVec::new(),
         };
-        let config = Config {
-            node_sectors: NODE_SECTORS as u32,
-            block_sectors: 1,
-            magic: MAGIC,
-            version: Version::CURRENT.0,
-            version_min: Version::CURRENT.0,
-            metadata_csum: CsumType::CRC32C_NONZERO,
-            name: CString::try_from_fmt(core::format_args!("test"))?,
-        };
-        let counters = Counters::new(core::iter::empty())?;
-        let source: KBox<dyn NodeSource> = KBox::new(self, GFP_KERNEL)?;
-        Btree::with_source(config, source, &mut start, counters)
+        mount(KBox::new(self, GFP_KERNEL)?, NODE_SECTORS as u32, &mut start)
     }
+}
+
+/// Btrees whose nodes, of `node_sectors`, are read from `source`. May sleep.
+pub(super) fn mount(
+    source: KBox<dyn NodeSource>,
+    node_sectors: u32,
+    start: &mut StartState,
+) -> Result<Arc<Btree>> {
+    let config = Config {
+        node_sectors,
+        block_sectors: 1,
+        magic: MAGIC,
+        version: Version::CURRENT.0,
+        version_min: Version::CURRENT.0,
+        metadata_csum: CsumType::CRC32C_NONZERO,
+        name: CString::try_from_fmt(core::format_args!("test"))?,
+    };
+    let counters = Counters::new(core::iter::empty())?;
+    Btree::with_source(config, source, start, counters)
 }
 
 /// Btrees without nodes, over which the journal lays `keys`. For tests elsewhere that need something to read.

@@ -4,27 +4,14 @@
 use super::{
     check,
     image::{Draw, Image, Key, MAGIC},
+    NoRules,
 };
 use crate::{
-    btree::node::{load, NodeData, Rules},
+    btree::node::{load, NodeData},
     util::{checksum::Checksums, error::{Error, Result}},
 };
-use bcachefs_format::{btree_node::NodeWant, version::Version, Bpos, BtreeId, Invalid, KeyRef, KeyType};
+use bcachefs_format::{btree_node::NodeWant, version::Version, Bpos, BtreeId, KeyRef, KeyType};
 use kernel::prelude::*;
-
-struct NoRules;
-
-impl Rules for NoRules {
-    fn blacklisted(&self, _: u64) -> bool {
-        false
-    }
-
-    fn check_value(&self, _: KeyRef<'_>) -> core::result::Result<(), Invalid> {
-        Ok(())
-    }
-
-    fn issue(&self, _: &Invalid) {}
-}
 
 fn want(sectors_written: u16) -> NodeWant {
     NodeWant {

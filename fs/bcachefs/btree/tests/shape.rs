@@ -10,7 +10,7 @@ pub(super) use crash::{crashes, crashes_with_cache};
 
 use super::{
     check,
-    image::{Draw, Key, MAGIC},
+    image::{self, Draw, Key},
 };
 use crate::{
     btree::{
@@ -18,7 +18,7 @@ use crate::{
         source::NodeSource,
         trans::update::{CommitFlags, UpdateFlags},
         write::sink::NodeSink,
-        Btree, Config, IterFlags,
+        Btree, IterFlags,
     },
     journal::{
         engine::Journal,
@@ -26,18 +26,16 @@ use crate::{
         Blacklist, JournalKeys,
     },
     util::{
-        counters::Counters,
         error::{Error, Result},
         write_refs::WriteRefs,
     },
 };
 use bcachefs_format::{
-    checksum::CsumType, keys::btree_ptr::BtreePtr, version::Version, Bkey, Bpos, BtreeId, KeyRef,
+    keys::btree_ptr::BtreePtr, Bkey, Bpos, BtreeId, KeyRef,
 };
 use core::ops::ControlFlow;
 use kernel::{
     prelude::*,
-    str::CString,
     sync::{
         atomic::{Atomic, Relaxed},
         Arc,
@@ -86,18 +84,8 @@ fn start(
 }
 
 fn mount(media: &Arc<Media>, mut start: StartState) -> Result<Arc<Btree>> {
-    let config = Config {
-        node_sectors: SECTORS as u32,
-        block_sectors: 1,
-        magic: MAGIC,
-        version: Version::CURRENT.0,
-        version_min: Version::CURRENT.0,
-        metadata_csum: CsumType::CRC32C_NONZERO,
-        name: CString::try_from_fmt(core::format_args!("test"))?,
-    };
-    let counters = Counters::new(core::iter::empty())?;
     let source: KBox<dyn NodeSource> = KBox::new(Port(media.clone()), GFP_KERNEL)?;
-    Btree::with_source(config, source, &mut start, counters)
+    image::mount(source, SECTORS as u32, &mut start)
 }
 
 /// A filesystem that begins with nothing and can be written.

@@ -4,10 +4,11 @@
 use super::{
     check,
     image::{Draw, Image, Key, MAGIC},
+    NoRules,
 };
 use crate::{
     btree::{
-        node::{load, shape, Flag, Node, NodeData, NodeExclusive, NodeHead, PtrKey, Rules},
+        node::{load, shape, Flag, Node, NodeData, NodeExclusive, NodeHead, PtrKey},
         source::CopyError,
         write::{
             sink::{NodeSink, WriteDone},
@@ -28,7 +29,7 @@ use bcachefs_format::{
     btree_node::{NodeWant, SECTOR_U64S},
     keys::{btree_ptr::BtreePtr, extent::Ptr},
     version::Version,
-    Bkey, Bpos, BtreeId, Invalid, KeyRef, KeyType,
+    Bkey, Bpos, BtreeId, KeyRef, KeyType,
 };
 use kernel::{
     new_mutex,
@@ -39,20 +40,6 @@ use kernel::{
     },
 };
 use kfs::{block::SharedBuf, sync::six::SixLock};
-
-struct NoRules;
-
-impl Rules for NoRules {
-    fn blacklisted(&self, _: u64) -> bool {
-        false
-    }
-
-    fn check_value(&self, _: KeyRef<'_>) -> core::result::Result<(), Invalid> {
-        Ok(())
-    }
-
-    fn issue(&self, _: &Invalid) {}
-}
 
 /// A write that somebody wants.
 struct Arrived {

@@ -11,19 +11,11 @@ use crate::{
         trans::update::{CommitFlags, UpdateFlags},
         Btree, IterFlags,
     },
-    util::error::Result,
+    util::{error::Result, threads},
 };
 use bcachefs_format::{Bkey, Bpos, BtreeId, KeyRef, KeyType};
 use core::ops::ControlFlow;
-use kernel::{
-    c_str,
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Full, Relaxed},
-        Arc, Completion,
-    },
-};
-use kfs::work::{Kind, WorkQueue};
+use kernel::prelude::*;
 
 const POINTS: BtreeId = BtreeId::XATTRS;
 const RANGES: BtreeId = BtreeId::EXTENTS;
@@ -31,15 +23,6 @@ const TASKS: u64 = 4;
 /// Points and sectors of each task.
 const OWN: u64 = 400;
 const SNAPSHOT: u32 = u32::MAX;
-
-#[pin_data]
-struct Shared {
-    btree: Arc<Btree>,
-    running: Atomic<u32>,
-    failed: Atomic<u32>,
-    #[pin]
-    done: Completion,
-}
 
 /// The tasks' points alternate, so that all of them meet in the leaves.
 fn point(me: u64, i: u64) -> Bpos {
@@ -164,34 +147,9 @@ pub(in crate::btree::tests) fn grow() -> Result {
     for (seed, restarts) in [(1, 0), (2, 150)] {
         let fs = Fs::new(false)?;
         fs.btree.inject_restarts(seed, restarts);
-        let shared_btree = fs.btree.clone();
-        let shared = Arc::pin_init(
-            pin_init!(Shared {
-                btree: shared_btree,
-                running: Atomic::new(TASKS as u32),
-                failed: Atomic::new(0),
-                done <- Completion::new(),
-            }),
-            GFP_KERNEL,
-        )?;
-        let queue = WorkQueue::new(c_str!("btree-test"), Kind::Unbound)?;
-        for me in 0..TASKS {
-            let s = shared.clone();
-            queue.try_spawn(GFP_KERNEL, move || {
-                if let Err(e) = task(&s.btree, me) {
-                    pr_err!("btree test: {}\n", e.text());
-                    s.failed.add(1u32, Relaxed);
-                }
-                if s.running.fetch_sub(1u32, Full) == 1 {
-                    s.done.complete_all();
-                }
-            })?;
-        }
-        shared.done.wait_for_completion();
-        drop(queue);
-        check!(shared.failed.load(Relaxed) == 0);
+        let b = fs.btree.clone();
+        threads::run(TASKS as u32, move |me| task(&b, me.into()))?;
         check!(levels(&fs.btree, POINTS)? > 1);
-        drop(shared);
         fs.close()?;
     }
     Ok(())

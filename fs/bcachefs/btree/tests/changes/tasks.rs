@@ -11,19 +11,11 @@ use crate::{
         trans::update::{CommitFlags, UpdateFlags},
         Btree, IterFlags,
     },
-    util::error::Result,
+    util::{error::Result, threads},
 };
 use bcachefs_format::{Bpos, BtreeId};
 use core::ops::ControlFlow;
-use kernel::{
-    c_str,
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Full, Relaxed},
-        Arc, Completion,
-    },
-};
-use kfs::work::{Kind, WorkQueue};
+use kernel::prelude::*;
 
 const ID: BtreeId = BtreeId::REBALANCE_WORK;
 const TASKS: u64 = 4;
@@ -31,15 +23,6 @@ const TASKS: u64 = 4;
 const ACCOUNTS: u64 = 40;
 const OWN: u64 = 30;
 const START: u64 = 1000;
-
-#[pin_data]
-struct Shared {
-    btree: Arc<Btree>,
-    running: Atomic<u32>,
-    failed: Atomic<u32>,
-    #[pin]
-    done: Completion,
-}
 
 fn account(i: u64) -> Bpos {
     Bpos::new(0, i)
@@ -184,31 +167,8 @@ pub(in crate::btree::tests) fn tasks() -> Result {
         let (from, to) = (Bpos::new(1, 0), Bpos::new(2, 0));
         btree.delete_range(ID, from, to, UpdateFlags::default(), CommitFlags::default())?;
         btree.inject_restarts(seed, restarts);
-        let shared_btree = btree.clone();
-        let shared = Arc::pin_init(
-            pin_init!(Shared {
-                btree: shared_btree,
-                running: Atomic::new(TASKS as u32),
-                failed: Atomic::new(0),
-                done <- Completion::new(),
-            }),
-            GFP_KERNEL,
-        )?;
-        let queue = WorkQueue::new(c_str!("btree-test"), Kind::Unbound)?;
-        for me in 0..TASKS {
-            let s = shared.clone();
-            queue.try_spawn(GFP_KERNEL, move || {
-                if task(&s.btree, me).is_err() {
-                    s.failed.add(1u32, Relaxed);
-                }
-                if s.running.fetch_sub(1u32, Full) == 1 {
-                    s.done.complete_all();
-                }
-            })?;
-        }
-        shared.done.wait_for_completion();
-        drop(queue);
-        check!(shared.failed.load(Relaxed) == 0);
+        let b = btree.clone();
+        threads::run(TASKS as u32, move |me| task(&b, me.into()))?;
         check!(sum(&btree)? == ACCOUNTS * START);
         let mut n = 0;
         btree.walk(ID, Bpos::POS_MIN, Bpos::new(0, ACCOUNTS), IterFlags::NONE, |_| {
@@ -217,7 +177,6 @@ pub(in crate::btree::tests) fn tasks() -> Result {
         })?;
         check!(n == ACCOUNTS);
         check!(journal_is_right(&btree));
-        drop(shared);
     }
     Ok(())
 }

@@ -9,18 +9,10 @@ use crate::{
         Btree, IterFlags,
     },
     journal::engine::Journal,
-    util::error::Result,
+    util::{error::Result, threads},
 };
 use bcachefs_format::BtreeId;
-use kernel::{
-    c_str,
-    prelude::*,
-    sync::{
-        atomic::{Atomic, Full, Relaxed},
-        Arc, Completion,
-    },
-};
-use kfs::work::{Kind, WorkQueue};
+use kernel::{prelude::*, sync::Arc};
 
 const TASKS: u64 = 4;
 /// Accounts, whose sum never changes; then keys that one task each has to itself, those of the tasks alternating.
@@ -29,15 +21,10 @@ const OWN: u64 = 30;
 const START: u64 = 1000;
 const ROUNDS: u64 = 400;
 
-#[pin_data]
 struct Shared {
     id: BtreeId,
     btree: Arc<Btree>,
     journal: Arc<Journal>,
-    running: Atomic<u32>,
-    failed: Atomic<u32>,
-    #[pin]
-    done: Completion,
 }
 
 fn own(me: u64, i: u64) -> u64 {
@@ -183,33 +170,10 @@ pub(in crate::btree::tests) fn tasks() -> Result {
         }
         fs.btree.inject_restarts(seed, restarts);
         let (btree, journal) = (fs.btree.clone(), fs.journal.clone());
-        let shared = Arc::pin_init(
-            pin_init!(Shared {
-                id,
-                btree,
-                journal,
-                running: Atomic::new(TASKS as u32),
-                failed: Atomic::new(0),
-                done <- Completion::new(),
-            }),
-            GFP_KERNEL,
-        )?;
-        let queue = WorkQueue::new(c_str!("btree-test"), Kind::Unbound)?;
-        for me in 0..TASKS {
-            let s = shared.clone();
-            queue.try_spawn(GFP_KERNEL, move || {
-                if task(&s, me).is_err() {
-                    s.failed.add(1u32, Relaxed);
-                }
-                if s.running.fetch_sub(1u32, Full) == 1 {
-                    s.done.complete_all();
-                }
-            })?;
-        }
-        shared.done.wait_for_completion();
-        drop(queue);
+        let shared = Arc::new(Shared { id, btree, journal }, GFP_KERNEL)?;
+        let s = shared.clone();
+        threads::run(TASKS as u32, move |me| task(&s, me.into()))?;
         fs.btree.inject_restarts(0, 0);
-        check!(shared.failed.load(Relaxed) == 0);
         check!(sum(&shared)? == ACCOUNTS * START);
         check_cache(&fs.btree, id)?;
         drop(shared);

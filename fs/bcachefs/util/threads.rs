@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Doing something in several threads at a time.
 
-use crate::{btree::Btree, util::error::Result};
+use super::error::Result;
 use kernel::{
     c_str, new_mutex,
     prelude::*,
@@ -21,7 +21,6 @@ struct Outcome {
 
 #[pin_data]
 struct Shared<F> {
-    btree: Arc<Btree>,
     job: F,
     /// Threads that are not ready to start yet.
     missing: Atomic<u32>,
@@ -34,15 +33,14 @@ struct Shared<F> {
 }
 
 /// Calls `job` in `threads` threads, with the number of each, and waits for them. Returns the time from their start, which is common, to the
-/// end of the last in nanoseconds. The first error is the result; the other threads end by themselves. Sleeps.
-pub(super) fn run<F>(btree: &Arc<Btree>, threads: u32, job: F) -> Result<i64>
+/// end of the last in nanoseconds. The first error is the result; the other threads end by themselves. What `job` owns is dropped
+/// before this returns. Sleeps.
+pub fn run<F>(threads: u32, job: F) -> Result<i64>
 where
-    F: Fn(&Arc<Btree>, u32) -> Result + Send + Sync + 'static,
+    F: Fn(u32) -> Result + Send + Sync + 'static,
 {
-    let btree = btree.clone();
     let shared = Arc::pin_init(
         pin_init!(Shared {
-            btree,
             job,
             missing: Atomic::new(threads),
             running: Atomic::new(threads),
@@ -58,8 +56,11 @@ where
             s.missing.fetch_sub(1u32, Release);
             s.start.wait_for_completion();
             let begin = Instant::<Monotonic>::now();
-            let result = (s.job)(&s.btree, me);
+            let result = (s.job)(me);
             let nanos = begin.elapsed().as_nanos();
+            if let Err(e) = result {
+                pr_err!("test: thread {me}: {}\n", e.text());
+            }
             let mut outcome = s.outcome.lock();
             outcome.nanos = outcome.nanos.max(nanos);
             if outcome.result.is_ok() {
@@ -82,6 +83,8 @@ where
     while shared.running.load(Acquire) != 0 {
         fsleep(Delta::from_millis(5));
     }
+    // Waits for them to let go of the job.
+    drop(queue);
     let outcome = shared.outcome.lock();
     outcome.result.map(|()| outcome.nanos)
 }
