@@ -8,7 +8,7 @@ LANE ?= stock
 export KERNEL
 MAKEFLAGS += --no-print-directory
 
-KFLAGS := $(foreach v,V W KUNIT TESTS WERROR,$(if $($(v)),$(v)=$($(v))))
+KFLAGS := $(foreach v,V W TESTS WERROR,$(if $($(v)),$(v)=$($(v))))
 
 .PHONY: all module mkfs run test install clean clippy bench-read bench-btree help
 
