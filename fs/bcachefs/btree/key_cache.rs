@@ -51,14 +51,14 @@ use kernel::{
     alloc::Flags,
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         Arc,
     },
 };
 use kfs::{
     hash::{InsertError, Table},
     new_event,
-    sync::Event,
+    sync::{Event, InlineAtomic},
 };
 
 /// Btrees whose keys are always cached.
@@ -164,13 +164,13 @@ impl KeyCache {
     /// Whether keys of `btree` may be here.
     #[inline]
     pub(super) fn serves(&self, btree: BtreeId) -> bool {
-        self.btrees.load(Relaxed) >> (btree.0 & 63) & 1 != 0
+        self.btrees.read() >> (btree.0 & 63) & 1 != 0
     }
 
     /// Has the keys of `btree` cached, too. Before transactions run.
     pub(super) fn serve(&self, btree: BtreeId) {
         let bit = 1 << (btree.0 & 63);
-        self.btrees.store(self.btrees.load(Relaxed) | bit, Relaxed);
+        self.btrees.store(self.btrees.read() | bit, Relaxed);
     }
 
     /// Lets keys come in, or not any more.
@@ -179,13 +179,13 @@ impl KeyCache {
     }
 
     fn is_filling(&self) -> bool {
-        self.filling.load(Relaxed) != 0
+        self.filling.read() != 0
     }
 
     /// The key, if it is here. It may leave before it can be locked.
     #[inline]
     fn get(&self, btree: BtreeId, pos: Bpos) -> Option<Arc<CachedKey>> {
-        if self.nr.load(Relaxed) == 0 {
+        if self.nr.read() == 0 {
             return None;
         }
         let key = self.table.get(hash(btree, pos))?;
@@ -203,13 +203,13 @@ impl KeyCache {
     /// To be called before the look that finds that a key is not here.
     fn bare(&self, btree: BtreeId, pos: Bpos) -> Bare {
         let hash = hash(btree, pos);
-        let count = self.counter(hash).map_or(0, |c| c.load(Acquire));
+        let count = self.counter(hash).map_or(0, |c| c.read_acquire());
         Bare { hash, count }
     }
 
     /// Whether the key has not come in since.
     fn still(&self, bare: Bare) -> bool {
-        self.counter(bare.hash).is_some_and(|c| c.load(Acquire) == bare.count)
+        self.counter(bare.hash).is_some_and(|c| c.read_acquire() == bare.count)
     }
 
     /// Puts a key into the cache, unless it, or one with the same hash, is there. The leaf must be locked. The counter as it was
@@ -263,12 +263,12 @@ impl KeyCache {
 
     /// Keys in the cache.
     pub(super) fn nr_keys(&self) -> usize {
-        self.nr.load(Relaxed)
+        self.nr.read()
     }
 
     /// Those that their leaves do not have as they are here.
     pub(super) fn nr_dirty(&self) -> usize {
-        self.dirty.load(Relaxed)
+        self.dirty.read()
     }
 
     /// Calls `f` with every key. Nobody uses the cache meanwhile.

@@ -27,7 +27,7 @@ use kernel::{
         Arc, SpinLock,
     },
 };
-use kfs::sync::six::SixLock;
+use kfs::sync::{six::SixLock, InlineAtomic};
 
 /// The state of one root.
 #[derive(Clone)]
@@ -206,7 +206,7 @@ impl Roots {
 
     /// Whether the root of `btree` may have one child only.
     pub(super) fn is_lone(&self, btree: BtreeId) -> bool {
-        self.place(btree).is_some_and(|p| p.lone.load(Relaxed) != 0)
+        self.place(btree).is_some_and(|p| p.lone.read() != 0)
     }
 
     /// Writes a record for each root there is. Sleeps for nothing.

@@ -30,10 +30,11 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Relaxed, Release},
+        atomic::{Atomic, Relaxed, Release},
         Arc, SetOnce, SpinLock,
     },
 };
+use kfs::sync::InlineAtomic;
 
 /// Entries of the first part of the table; each part is twice as long as the one before.
 const FIRST: usize = 64;
@@ -57,7 +58,7 @@ struct Entry {
 }
 
 fn get(a: &Atomic<u32>) -> u32 {
-    a.load(Acquire)
+    a.read_acquire()
 }
 
 fn set(a: &Atomic<u32>, v: u32) {
@@ -103,7 +104,7 @@ impl Entry {
             tree,
             depth,
             skip: [x, y, z],
-            btime: self.btime.load(Acquire) as i64,
+            btime: self.btime.read_acquire() as i64,
         }
     }
 
@@ -134,15 +135,15 @@ impl Generation {
     /// Runs `f`, whose loads are all `Acquire`, on a state that does not change meanwhile. `None`: one that did.
     #[inline(never)]
     fn read<R>(&self, f: impl FnOnce() -> R) -> Option<R> {
-        let before = self.0.load(Acquire);
+        let before = self.0.read_acquire();
         let r = f();
         // Not moved up before the loads, since those are `Acquire`.
-        (before & 1 == 0 && self.0.load(Relaxed) == before).then_some(r)
+        (before & 1 == 0 && self.0.read() == before).then_some(r)
     }
 
     /// Runs `f`, whose stores are all `Release`, as one change. One at a time.
     fn change(&self, f: impl FnOnce()) {
-        let before = self.0.load(Relaxed);
+        let before = self.0.read();
         // Not moved down behind the stores, since those are `Release`.
         self.0.store(before.wrapping_add(1), Relaxed);
         f();

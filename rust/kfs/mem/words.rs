@@ -2,6 +2,7 @@
 
 //! Memory that several tasks write at once.
 
+use crate::sync::InlineAtomic;
 use kernel::{
     alloc::{AllocError, Flags},
     prelude::*,
@@ -90,7 +91,7 @@ impl AtomicWords {
                 return false;
             };
             for (to, from) in run.iter().zip(words) {
-                to.store(*from, Relaxed);
+                to.write(*from);
             }
             let n = run.len().min(words.len());
             at += n;
@@ -124,7 +125,7 @@ impl AtomicWords {
                 return false;
             };
             for (to, from) in now.iter_mut().zip(run) {
-                *to = from.load(Relaxed);
+                *to = from.read();
             }
             at += n;
             words = later;

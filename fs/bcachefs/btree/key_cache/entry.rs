@@ -11,11 +11,14 @@ use kernel::{
     alloc::Flags,
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        atomic::{Atomic, Full, Relaxed, Release},
         Arc,
     },
 };
-use kfs::sync::six::{LockSet, SixLock};
+use kfs::sync::{
+    six::{LockSet, SixLock},
+    InlineAtomic,
+};
 
 /// Room for values is a multiple of this many words, and half as much again as the first one takes.
 const ROUND: usize = 4;
@@ -103,7 +106,7 @@ impl KeyHead {
     /// Notes that it is used.
     #[inline]
     pub(super) fn touch(&self) {
-        if self.accessed.load(Relaxed) == 0 {
+        if self.accessed.read() == 0 {
             self.accessed.store(1, Relaxed);
         }
     }
@@ -116,7 +119,7 @@ impl KeyHead {
     /// Whether it has left the cache.
     #[inline]
     pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Acquire) != 0
+        self.dead.read_acquire() != 0
     }
 
     pub(super) fn kill(&self) {
@@ -125,7 +128,7 @@ impl KeyHead {
 
     /// Whether the leaf has another value.
     pub(in crate::btree) fn is_dirty(&self) -> bool {
-        self.dirty.load(Acquire) != 0
+        self.dirty.read_acquire() != 0
     }
 
     /// Sets that, and says what it was.
@@ -134,7 +137,7 @@ impl KeyHead {
     }
 
     pub(super) fn seq(&self) -> u64 {
-        self.seq.load(Acquire)
+        self.seq.read_acquire()
     }
 
     /// The value is in entry `seq` of the journal.

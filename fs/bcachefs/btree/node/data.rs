@@ -28,8 +28,9 @@ use core::{cmp::Ordering, fmt};
 use kernel::{
     alloc::AllocError,
     prelude::*,
-    sync::atomic::{Acquire, Atomic, Relaxed, Release},
+    sync::atomic::{Atomic, Release},
 };
+use kfs::sync::InlineAtomic;
 
 /// Sets a node has at most in memory.
 pub const SETS_MAX: usize = 3;
@@ -219,7 +220,7 @@ impl NodeData {
     /// Sectors written, or being written: where the next write goes.
     #[inline]
     pub fn sectors_written(&self) -> u32 {
-        self.sectors_started.load(Acquire)
+        self.sectors_started.read_acquire()
     }
 
     /// Notes that a write up to `sectors` has been started. By who has set `WRITE_IN_FLIGHT`.
@@ -230,7 +231,7 @@ impl NodeData {
     /// Whether what is unwritten here has been written since.
     #[inline]
     pub(super) fn was_written(&self) -> bool {
-        self.sectors_started.load(Relaxed) != self.sectors
+        self.sectors_started.read() != self.sectors
     }
 
     /// Whether `cursor` was made for these keys and none has moved since.

@@ -12,10 +12,11 @@ use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed, Release},
+        atomic::{Atomic, Full, Relaxed, Release},
         Arc, Completion, SetOnce, SpinLock,
     },
 };
+use kfs::sync::InlineAtomic;
 
 /// No neighbour on that side.
 const SIBLING_NONE: u32 = u32::MAX;
@@ -201,11 +202,11 @@ impl NodeHead {
     /// Whether the flag is set.
     #[inline]
     pub fn has(&self, flag: Flag) -> bool {
-        self.flags.load(Acquire) & flag.0 != 0
+        self.flags.read_acquire() & flag.0 != 0
     }
 
     fn change(&self, f: impl Fn(u32) -> u32) -> u32 {
-        let mut old = self.flags.load(Relaxed);
+        let mut old = self.flags.read();
         loop {
             match self.flags.cmpxchg(old, f(old), Full) {
                 Ok(_) => return old,
@@ -216,7 +217,7 @@ impl NodeHead {
 
     /// All flags.
     pub(in crate::btree) fn flags(&self) -> u32 {
-        self.flags.load(Acquire)
+        self.flags.read_acquire()
     }
 
     /// One atomic step of the flags; what they are then.
@@ -226,7 +227,7 @@ impl NodeHead {
 
     /// One atomic step of the flags; what `f` refuses is left as it is.
     pub(in crate::btree) fn step<E>(&self, f: impl Fn(u32) -> Result<u32, E>) -> Result<u32, E> {
-        let mut old = self.flags.load(Acquire);
+        let mut old = self.flags.read_acquire();
         loop {
             let new = f(old)?;
             match self.flags.cmpxchg(old, new, Full) {
@@ -321,7 +322,7 @@ impl NodeHead {
     /// An upper bound of the words that this node and its neighbour would have as one node; `None` if it has no such neighbour in
     /// its parent.
     pub fn sibling(&self, side: Sibling) -> Option<u32> {
-        let n = self.sibling_place(side).load(Relaxed);
+        let n = self.sibling_place(side).read();
         (n != SIBLING_NONE).then_some(n)
     }
 
@@ -357,7 +358,7 @@ impl fmt::Display for NodeHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ptr = self.ptr();
         write!(f, "btree {} level {} {}", self.btree, self.level, ptr.get().key)?;
-        let flags = self.flags.load(Relaxed);
+        let flags = self.flags.read();
         for &(flag, name) in Flag::NAMES {
             if flags & flag.0 != 0 {
                 write!(f, " {name}")?;

@@ -5,6 +5,7 @@
 //! run can be repeated; the more often an attempt has been restarted the rarer they become, so that it ends.
 
 use kernel::sync::atomic::{Atomic, Relaxed};
+use kfs::sync::InlineAtomic;
 
 /// The setting of one filesystem.
 pub struct Inject {
@@ -30,7 +31,7 @@ impl Inject {
     /// Whether to restart here, for the `restarts`-th time.
     #[inline]
     pub(super) fn fires(&self, restarts: u32) -> bool {
-        match self.one_in.load(Relaxed) {
+        match self.one_in.read() {
             0 => false,
             n => self.draw(n, restarts),
         }

@@ -13,7 +13,10 @@ use kernel::{
         Arc,
     },
 };
-use kfs::list::{Linked, Links, Lists};
+use kfs::{
+    list::{Linked, Links, Lists},
+    sync::InlineAtomic,
+};
 
 use crate::util::error::{Error, Result};
 
@@ -72,7 +75,7 @@ impl Pin {
     /// The entry it holds; `None` if it holds none. Any context.
     #[inline]
     pub fn seq(&self) -> Option<u64> {
-        match self.seq.load(Relaxed) {
+        match self.seq.read() {
             0 => None,
             seq => Some(seq),
         }

@@ -8,9 +8,9 @@ use bcachefs_format::{
 use kernel::{
     alloc::flags::__GFP_NOWARN,
     prelude::*,
-    sync::atomic::{Acquire, Full},
+    sync::atomic::Full,
 };
-use kfs::mem::NofsScope;
+use kfs::{mem::NofsScope, sync::InlineAtomic};
 
 use super::{
     entry::Shut,
@@ -44,7 +44,7 @@ impl Core {
     /// Reserves in the open entry, without a lock. `None` if that is not possible as it is.
     #[inline]
     fn try_reserve(&self, u64s: u32, watermark: Watermark) -> Option<Reservation<'_>> {
-        let mut old = self.word.load(Acquire);
+        let mut old = self.word.read_acquire();
         loop {
             let word = Word(old);
             let at = word.offset()?;
@@ -71,7 +71,7 @@ impl Core {
 
     /// Whether [`Core::try_reserve`] would succeed.
     fn could_reserve(&self, u64s: u32, watermark: Watermark) -> bool {
-        let word = Word(self.word.load(Acquire));
+        let word = Word(self.word.read_acquire());
         let limit = self.slots.get(word.slot()).map_or(0, |slot| slot.limit());
         let end = word.offset().and_then(|at| at.checked_add(u64s));
         end.is_some_and(|end| end <= limit)
@@ -109,7 +109,7 @@ impl Core {
                 if u64s > i.buf_u64s {
                     return Err(Shut::TooBig);
                 }
-                let empty = Word(self.word.load(Acquire)).offset() == Some(0);
+                let empty = Word(self.word.read_acquire()).offset() == Some(0);
                 if empty && u64s > limit {
                     return Err(Shut::Full);
                 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The staging buffers: what entries are gathered in until they are written.
 
-use kernel::sync::atomic::{Acquire, Atomic, Relaxed, Release};
-use kfs::mem::AtomicWords;
+use kernel::sync::atomic::{Atomic, Relaxed, Release};
+use kfs::{mem::AtomicWords, sync::InlineAtomic};
 
 use super::word::ENTRY_U64S_MAX;
 use crate::util::error::Result;
@@ -35,13 +35,13 @@ impl Slot {
 
     /// The entry that this is for.
     pub(super) fn seq(&self) -> u64 {
-        self.seq.load(Acquire)
+        self.seq.read_acquire()
     }
 
     /// Words that can be given out.
     #[inline]
     pub(super) fn limit(&self) -> u32 {
-        self.limit.load(Relaxed)
+        self.limit.read()
     }
 }
 

@@ -15,6 +15,7 @@ use kernel::{
 };
 use kfs::{
     block::IoBuf,
+    sync::InlineAtomic,
     work::Job,
 };
 
@@ -212,12 +213,12 @@ impl Core {
 
     /// Words to be kept for late records.
     pub(super) fn late(&self) -> u32 {
-        self.late.load(Relaxed)
+        self.late.read()
     }
 
     /// The lowest watermark that gets something.
     pub(super) fn lowest(&self) -> u32 {
-        self.watermark.load(Relaxed)
+        self.watermark.read()
     }
 
     /// The room there is, not counting the open entry if `without_open`.

@@ -22,12 +22,15 @@
 //! - While an intent waiter is in the list intent is held; while a write waiter is, the write bit is set and there
 //!   are readers; while a read waiter is, the write bit is set.
 
-use super::waiter::{WaitList, Waiter};
+use super::{
+    super::InlineAtomic,
+    waiter::{WaitList, Waiter},
+};
 use kernel::{
     new_spinlock,
     prelude::*,
     sync::{
-        atomic::{Acquire, Atomic, Full, Relaxed},
+        atomic::{Atomic, Full, Relaxed},
         SpinLock,
     },
 };
@@ -99,7 +102,7 @@ impl Raw {
     /// The sequence number now. Stable only while the lock is held for read or intent.
     #[inline]
     pub(super) fn seq(&self) -> u32 {
-        (self.state.load(Acquire) >> SEQ_SHIFT) as u32
+        (self.state.read_acquire() >> SEQ_SHIFT) as u32
     }
 
     /// What a debugger wants to see: readers, intent, write or write pending.
@@ -111,7 +114,7 @@ impl Raw {
     /// Repeats `next` until its result is stored or it refuses. Returns the old word.
     #[inline]
     fn update(&self, mut next: impl FnMut(u64) -> Option<u64>) -> Result<u64, u64> {
-        let mut old = self.state.load(Relaxed);
+        let mut old = self.state.read();
         loop {
             let Some(new) = next(old) else {
                 return Err(old);
