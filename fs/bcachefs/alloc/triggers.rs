@@ -35,7 +35,7 @@ use crate::{
     snapshots::SnapshotTable,
     util::error::{Error, Result},
 };
-use bcachefs_format::{Bkey, Bversion, BtreeId, KeyRef, KeyType};
+use bcachefs_format::{keys::types, Bkey, Bversion, BtreeId, KeyRef, KeyType};
 use core::fmt;
 use kernel::{
     prelude::*,
@@ -63,6 +63,8 @@ pub struct AllocTriggers {
     client: Arc<dyn TriggerClient>,
     name: CString,
     complaints: Atomic<u32>,
+    /// See [`concerned`].
+    concerned: u64,
 }
 
 /// Kinds of keys that have triggers.
@@ -122,6 +124,7 @@ impl AllocTriggers {
                 client,
                 name: CString::try_from_fmt(core::format_args!("{sup}"))?,
                 complaints: Atomic::new(0),
+                concerned: concerned(),
             },
             GFP_KERNEL,
         )?)
@@ -147,6 +150,7 @@ impl AllocTriggers {
                 client,
                 name: CString::try_from_fmt(core::format_args!("test"))?,
                 complaints: Atomic::new(0),
+                concerned: concerned(),
             },
             GFP_KERNEL,
         )?)
@@ -168,7 +172,18 @@ impl AllocTriggers {
     }
 }
 
+/// The btrees in whose leaves keys with triggers may be, as a mask.
+fn concerned() -> u64 {
+    let types = || (0..=u8::MAX).map(KeyType).filter(|t| Kind::of(0, *t).is_some());
+    let concerned = |btree: &u8| types().any(|t| types::allowed_in(BtreeId(*btree), t));
+    (0..64).filter(concerned).fold(0, |mask, btree| mask | 1 << btree)
+}
+
 impl Triggers for AllocTriggers {
+    fn concerns(&self, btree: BtreeId, level: u8) -> bool {
+        level > 0 || self.concerned >> (btree.0 & 63) & 1 != 0
+    }
+
     fn has_transactional(&self, _: BtreeId, level: u8, key: &Bkey) -> bool {
         Kind::of(level, key.key_type).is_some()
     }

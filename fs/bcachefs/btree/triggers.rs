@@ -52,6 +52,11 @@ pub struct MissingReplicas;
 /// For a change of one key `old` is what is there and `new` what will be; one of them may be of type `deleted`. When both have
 /// triggers of the same kind one call has both `insert` and `overwrite` set.
 pub trait Triggers: Send + Sync {
+    /// Whether any changes of keys at this level of this btree have triggers: asked before anything else is looked at.
+    fn concerns(&self, _btree: BtreeId, _level: u8) -> bool {
+        true
+    }
+
     /// Whether changes of keys of this type in this btree have transactional triggers at all.
     fn has_transactional(&self, btree: BtreeId, level: u8, key: &Bkey) -> bool;
 

@@ -74,6 +74,10 @@ fn is_due(u: &Update) -> bool {
 impl<'t> Attempt<'t> {
     /// Runs the transactional triggers of all updates, and of those that they make. May sleep and restart.
     pub(super) fn run_triggers(&mut self, w: &Writing<'t>, flags: CommitFlags) -> Tried {
+        let mut updates = self.pending.updates().iter();
+        if !updates.any(|u| w.triggers.concerns(u.btree, u.level)) {
+            return Ok(());
+        }
         loop {
             let mut ran = false;
             for buckets in [false, true] {
@@ -228,7 +232,7 @@ impl<'t> Attempt<'t> {
                 invalidate,
                 ..
             } = u.flags;
-            if no_triggers {
+            if no_triggers || !w.triggers.concerns(u.btree, u.level) {
                 continue;
             }
             let (btree, level, new, place) = (u.btree, u.level, u.new.key, u.at);
