@@ -289,6 +289,34 @@ impl<'a> Keys<'a> {
         PackedRef::at(self.words, at, format).ok()
     }
 
+    /// The word of the first key from word `at` on that is not below the searched position; the end, if all are.
+    #[inline]
+    pub fn first_from(&self, at: usize, format: &BkeyFormat, search: &SearchPos) -> usize {
+        let mut at = at;
+        let last = usize::from(format.key_u64s()).saturating_sub(1);
+        let mask = format.top_mask();
+        loop {
+            // Mostly the highest word decides.
+            let head = self.words.get(at).copied().unwrap_or(0);
+            if head >> 8 & 0x7f == KEY_FORMAT_LOCAL_BTREE.into() {
+                if let (Some(top), Some(want)) = (self.words.get(at + last), search.top()) {
+                    let top = top & mask;
+                    if top < want {
+                        at += (head as u8).max(1) as usize;
+                        continue;
+                    }
+                    if top > want {
+                        return at;
+                    }
+                }
+            }
+            match self.get(at, format) {
+                Some(key) if key.cmp_search(search, format) == Ordering::Less => at += key.u64s(),
+                _ => return at,
+            }
+        }
+    }
+
     /// All keys in order, each with the word it starts at. Ends at the first malformed key, of which
     /// a validated bset has none.
     #[inline]

@@ -63,6 +63,28 @@ struct Place {
     mask: u64,
 }
 
+impl Place {
+    /// Puts a field into a header; `None` if it does not fit.
+    #[inline(always)]
+    fn put(&self, words: &mut [u64; BKEY_U64S as usize], stored: u64) -> Option<()> {
+        if stored & !self.mask != 0 {
+            return None;
+        }
+        if self.mask == 0 {
+            return Some(());
+        }
+        let (word, shift) = (usize::from(self.word), u32::from(self.shift) & 63);
+        if let Some(w) = words.get_mut(word) {
+            *w |= stored << shift;
+        }
+        if let Some(w) = words.get_mut(word + 1) {
+            // Nothing is left of it without a shift.
+            *w |= stored >> 1 >> (63 - shift);
+        }
+        Some(())
+    }
+}
+
 /// A valid key format, prepared for use.
 ///
 /// # Invariants
@@ -202,6 +224,13 @@ impl BkeyFormat {
         self.key_u64s
     }
 
+    /// Which bits of the highest word of a packed header belong to the position.
+    #[inline]
+    pub(crate) const fn top_mask(&self) -> u64 {
+        let [top, ..] = self.pos_mask;
+        top
+    }
+
     /// Bits of each field.
     pub const fn bits(&self) -> [u8; NR_FIELDS] {
         self.bits
@@ -213,7 +242,7 @@ impl BkeyFormat {
     }
 
     /// Field `i` of a packed key, with its offset added.
-    #[inline]
+    #[inline(always)]
     fn field(&self, key: &[u64], i: usize) -> u64 {
         let p = &self.place[i];
         // Fields without bits are frequent, and all keys of a node have the same.
@@ -270,18 +299,40 @@ impl BkeyFormat {
             | u64::from(KEY_FORMAT_LOCAL_BTREE) << 8
             | u64::from(key.needs_whiteout) << 15
             | u64::from(key.key_type.0) << 16;
-        for (i, v) in fields_of(key).into_iter().enumerate() {
-            let p = &self.place[i];
-            let stored = v.checked_sub(self.offset[i])?;
-            if stored & !p.mask != 0 {
-                return None;
-            }
-            put_bits(
-                &mut words,
-                u32::from(p.word) * 64 + u32::from(p.shift),
-                stored,
-            );
-        }
+        // One by one, for the compiler to keep all of it in registers.
+        self.put::<0>(&mut words, key.pos.inode)?;
+        self.put::<1>(&mut words, key.pos.offset)?;
+        self.put::<2>(&mut words, key.pos.snapshot.into())?;
+        self.put::<3>(&mut words, key.size.into())?;
+        self.put::<4>(&mut words, key.version.hi.into())?;
+        self.put::<5>(&mut words, key.version.lo)?;
+        Some(PackedHeader {
+            words,
+            len: self.key_u64s,
+        })
+    }
+
+    /// Puts field `I` into a header; `None` if it does not fit.
+    #[inline(always)]
+    fn put<const I: usize>(&self, words: &mut [u64; BKEY_U64S as usize], v: u64) -> Option<()> {
+        let (place, offset) = (&self.place[I], self.offset[I]);
+        place.put(words, v.checked_sub(offset)?)
+    }
+
+    /// The header of `key`, which is packed with `from`, packed with this format; `None` if it cannot be. Hints for memory are left
+    /// out.
+    pub fn repack(&self, key: &[u64], from: &BkeyFormat) -> Option<PackedHeader> {
+        let w0 = key.first().copied().unwrap_or(0);
+        let value_u64s = (w0 as u8).checked_sub(from.key_u64s)?;
+        let u64s = value_u64s.checked_add(self.key_u64s)?;
+        let mut words = [0u64; BKEY_U64S as usize];
+        words[0] = u64::from(u64s) | u64::from(KEY_FORMAT_LOCAL_BTREE) << 8 | w0 & 0xff_0000;
+        self.put::<0>(&mut words, from.field(key, 0))?;
+        self.put::<1>(&mut words, from.field(key, 1))?;
+        self.put::<2>(&mut words, from.field(key, 2))?;
+        self.put::<3>(&mut words, from.field(key, 3))?;
+        self.put::<4>(&mut words, from.field(key, 4))?;
+        self.put::<5>(&mut words, from.field(key, 5))?;
         Some(PackedHeader {
             words,
             len: self.key_u64s,

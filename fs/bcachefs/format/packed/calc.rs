@@ -37,6 +37,7 @@ impl FormatCalc {
         }
     }
 
+    #[inline]
     fn add_field(&mut self, i: usize, v: u64) {
         self.min[i] = self.min[i].min(v);
         self.max[i] = self.max[i].max(v);
@@ -56,6 +57,14 @@ impl FormatCalc {
     pub fn add_key(&mut self, key: &Bkey) {
         for (i, v) in fields_of(key).into_iter().enumerate() {
             self.add_field(i, v);
+        }
+    }
+
+    /// The same for one packed with `format`.
+    #[inline]
+    pub fn add_packed(&mut self, key: &[u64], format: &BkeyFormat) {
+        for i in 0..NR_FIELDS {
+            self.add_field(i, format.field(key, i));
         }
     }
 

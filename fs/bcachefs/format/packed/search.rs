@@ -34,7 +34,39 @@ pub struct SearchPos {
 
 impl SearchPos {
     /// Packs `pos`, or the nearest lower position that `format` can hold.
+    #[inline]
     pub fn new(format: &BkeyFormat, pos: Bpos) -> Self {
+        let mut words = [0; 3];
+        let mut at = 0;
+        let fields = [pos.inode, pos.offset, pos.snapshot.into()];
+        for ((v, &bits), &offset) in fields.into_iter().zip(&format.bits).zip(&format.offset) {
+            let bits = u32::from(bits);
+            let stored = v.wrapping_sub(offset);
+            if v < offset || stored > low_mask(bits) {
+                return Self::nearest(format, pos);
+            }
+            if bits != 0 {
+                let top = stored << (64 - bits);
+                let (word, shift) = ((at / 64) as usize, at % 64);
+                if let Some(w) = words.get_mut(word) {
+                    *w |= top >> shift;
+                }
+                if let (1.., Some(w)) = (shift, words.get_mut(word + 1)) {
+                    *w |= top << (64 - shift);
+                }
+                at += bits;
+            }
+        }
+        SearchPos {
+            pos,
+            words,
+            bound: Bound::Exact,
+        }
+    }
+
+    /// The same for any position.
+    #[inline(never)]
+    fn nearest(format: &BkeyFormat, pos: Bpos) -> Self {
         // Least significant word first while the number is being made.
         let mut words = [0u64; 3];
         let mut at = 192;
@@ -107,12 +139,11 @@ impl SearchPos {
             return Ordering::Greater;
         }
         let n = usize::from(format.key_u64s);
-        for (i, m) in format.pos_mask.into_iter().enumerate() {
+        for ((i, m), y) in format.pos_mask.into_iter().enumerate().zip(self.words) {
             if m == 0 || i >= n {
                 break;
             }
             let x = key.get(n - 1 - i).copied().unwrap_or(0) & m;
-            let y = self.words[i];
             if x != y {
                 return x.cmp(&y);
             }
@@ -121,6 +152,14 @@ impl SearchPos {
             Bound::Exact => Ordering::Equal,
             _ => Ordering::Less,
         }
+    }
+
+    /// The highest word of the bound; `None` if there is no bound. A packed key of which that word is lower is below the position, one
+    /// of which it is higher above it.
+    #[inline]
+    pub(crate) fn top(&self) -> Option<u64> {
+        let [top, ..] = self.words;
+        (self.bound != Bound::None).then_some(top)
     }
 }
 
