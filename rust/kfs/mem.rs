@@ -8,6 +8,7 @@
 //! - [`Shrinker`]: caches that give memory back when the kernel asks.
 //! - [`PerCpu`] and [`Counters`]: data each CPU has its own copy of.
 //! - [`AtomicWords`]: a buffer that several tasks write at once.
+//! - [`prefetch`]: what is needed soon.
 //!
 //! Ordinary allocations are those of [`kernel::alloc`].
 
@@ -16,6 +17,7 @@ mod mempool;
 mod nofs;
 mod noreclaim;
 mod percpu;
+mod prefetch;
 mod shrinker;
 mod words;
 
@@ -25,5 +27,6 @@ pub(crate) use self::mempool::RawPool;
 pub use self::nofs::NofsScope;
 pub use self::noreclaim::NoReclaimScope;
 pub use self::percpu::PerCpu;
+pub use self::prefetch::prefetch;
 pub use self::shrinker::{Reclaim, Scanned, Shrink, Shrinker, Tuning};
 pub use self::words::AtomicWords;
