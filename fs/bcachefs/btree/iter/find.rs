@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The next key in a tree, whoever may see it: nodes, the journal's keys, and what the transaction is about to change, as one.
 
-use super::Iter;
+use super::{Iter, IterFlags};
 use crate::btree::{
     trans::{pending::Stored, Attempt, TransError},
     Btree,
@@ -113,7 +113,82 @@ impl<'t> Attempt<'t> {
     }
 }
 
+/// A key in a set of a locked node.
+#[derive(Copy, Clone)]
+pub(super) struct InSet {
+    set: u8,
+    at: u32,
+}
+
+impl<'t> Attempt<'t> {
+    /// The value of a key in the node in `slot`.
+    #[inline(always)]
+    pub(super) fn value_in(&self, slot: Slot, found: InSet) -> Option<&[u64]> {
+        let node = self.node(slot)?;
+        Some(node.key_at(found.set, found.at)?.value(node.format()))
+    }
+}
+
 impl<'t> Iter<'t> {
+    /// The next key from the position on in a leaf, whoever sees it, if that is all there is to look at: no ranges, nothing in the key
+    /// cache, among the journal's keys or in the transaction that would come before it. `None` does not say anything.
+    ///
+    /// What is found here is found by [`Iter::next_in`], too; this is for what is so nearly always.
+    #[inline(always)]
+    pub(super) fn quick_look(&self, t: &mut Attempt<'t>) -> Result<Option<(Slot, InSet, Bkey)>, TransError> {
+        let index = self.index(t)?;
+        if self.flags.has(IterFlags::EXTENTS)
+            || t.btree.key_cache.serves(self.btree)
+            || t.path(index)?.level != 0
+            || t.btree.overlay(self.btree, 0).is_some()
+        {
+            return Ok(None);
+        }
+        let Some(slot) = t.traverse(index, self.pos, self.ahead())? else {
+            return Ok(None);
+        };
+        let node = t.node(slot).ok_or_else(|| t.lost())?;
+        let Some(found) = t.path(index)?.cursor.peek(node).filter(|f| !f.key.is_deleted()) else {
+            return Ok(None);
+        };
+        let key = found.key.header(node.format());
+        if !t.pending.no_updates() {
+            let update = t.pending.first_from(self.btree, 0, self.pos);
+            if update.is_some_and(|u| u.key.pos <= key.pos) {
+                return Ok(None);
+            }
+        }
+        let place = InSet {
+            set: found.set,
+            at: found.at,
+        };
+        Ok(Some((slot, place, key)))
+    }
+
+    /// Whether a look at points finds nothing at the position for whatever snapshot, as far as that is seen without further ado.
+    #[inline(always)]
+    pub(super) fn is_plain_hole(&self, t: &mut Attempt<'t>) -> Result<bool, TransError> {
+        let index = self.index(t)?;
+        if self.flags.has(IterFlags::EXTENTS)
+            || !t.pending.no_updates()
+            || t.btree.key_cache.serves(self.btree)
+            || t.path(index)?.level != 0
+            || t.btree.overlay(self.btree, 0).is_some()
+        {
+            return Ok(false);
+        }
+        let Some(slot) = t.traverse(index, self.pos, self.ahead())? else {
+            return Ok(false);
+        };
+        let node = t.node(slot).ok_or_else(|| t.lost())?;
+        let next = t.path(index)?.cursor.peek(node).map(|f| f.key.pos(node.format()));
+        // At the end of the node the next one may go on with the same place in other snapshots.
+        Ok(match next {
+            Some(pos) => !pos.eq_nosnap(self.pos),
+            None => !node.max().eq_nosnap(self.pos),
+        })
+    }
+
     /// The first key at or after `pos`.
     #[inline]
     pub(super) fn next_key(

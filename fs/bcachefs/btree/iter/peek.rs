@@ -44,6 +44,18 @@ impl<'t> Iter<'t> {
             }
             return self.peek_slot(t);
         }
+        if let Some((slot, found, key)) = self.quick_look(t)? {
+            if self.shows_at_once(t, &key, end) {
+                self.pos.inode = key.pos.inode;
+                self.pos.offset = key.pos.offset;
+                if !self.flags.has(IterFlags::FILTER) {
+                    self.pos.snapshot = key.pos.snapshot;
+                }
+                self.returned(t, key);
+                let value = t.value_in(slot, found).ok_or_else(|| t.lost())?;
+                return Ok(Some(KeyRef { key, value }));
+            }
+        }
         match self.find_upto(t, end)? {
             Some(shown) => {
                 self.settle(t, shown.pos, &shown.key)?;
@@ -88,6 +100,18 @@ impl<'t> Iter<'t> {
         } else {
             pos > end
         }
+    }
+
+    /// Whether `key`, the next one of points, is what a look up to `end` shows, without any questions.
+    #[inline(always)]
+    fn shows_at_once(&self, t: &Attempt<'t>, key: &Bkey, end: Bpos) -> bool {
+        let own = key.pos.snapshot == self.pos.snapshot;
+        let seen = match self.flags.has(IterFlags::FILTER) {
+            // Where a change of another snapshot's key would go has to be found out.
+            true => own || !self.flags.has(IterFlags::INTENT) && t.btree.sees(self.pos.snapshot, key.pos.snapshot),
+            false => true,
+        };
+        seen && key.key_type != KeyType::WHITEOUT && !self.beyond(key.pos, end)
     }
 
     /// Finds the first key of the view, without moving.

@@ -22,6 +22,12 @@ impl<'t> Iter<'t> {
                 None => return Ok(None),
             }
         }
+        if self.is_plain_hole(t)? {
+            // The node that was looked at covers the position: that is where a change goes.
+            let key = Bkey::deleted(self.pos);
+            self.returned(t, key);
+            return Ok(Some(KeyRef { key, value: &[] }));
+        }
         match self.find_slot(t)? {
             Some((place, key)) => {
                 self.settle(t, self.pos, &key)?;
