@@ -207,6 +207,11 @@ mod suite {
     }
 
     #[test]
+    fn shape_fills() -> Result {
+        run(shape::fills)
+    }
+
+    #[test]
     fn shape_rewrites() -> Result {
         run(shape::rewrites)
     }

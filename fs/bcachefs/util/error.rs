@@ -114,7 +114,7 @@ errors! {
     SnapshotInternal EROFS "keys of a snapshot that has children do not change";
     BtreeNodeWrite EIO "a btree node cannot be written";
     BtreeKeyInvalid EUCLEAN "a key that was to be written breaks a rule of the format";
-    BtreeTooDeep EFBIG "a btree would become too deep";
+    BtreeTooDeep ENOSPC "a btree is as deep as it can be, and full";
     SnapshotMissing EUCLEAN "a snapshot that is referred to does not exist";
     SubvolumeMissing ENOENT "no such subvolume";
     // alloc/ data/

@@ -3,6 +3,11 @@
 //!
 //! New nodes mean new pointers in the node above. If that has no room it is replaced, too, and so on, at most up to the root;
 //! when that becomes two nodes, there is a new root above them.
+//!
+//! A btree has only so many levels, and when it is full what wants more room is refused. But the pointers that it has must still be
+//! changed, as nodes are written, and for that it is enough to write a node with pointers anew as long as it is not too full. So none
+//! becomes too full by new pointers: it is divided before, though they would fit. The root of the last level that there can be takes a
+//! few more pointers for those who make room than it does for others.
 
 use super::{
     update::What,
@@ -14,16 +19,18 @@ use crate::{
             head::PTR_U64S_MAX,
             shape, Flag, Sibling,
         },
-        trans::Attempt,
+        trans::{update::CommitFlags, Attempt},
         Btree,
     },
-    util::error::Error,
+    util::{error::Error, watermark::Watermark},
 };
 use bcachefs_format::{bkey::BKEY_U64S, btree_node::BTREE_MAX_DEPTH, Bpos, BtreeId};
 use kfs::sync::six::Mode;
 
 /// Words of a pointer that is put into a node.
 const PUT_U64S: usize = PTR_U64S_MAX;
+/// Words that the root of a btree that cannot become deeper keeps for those who make room.
+const KEPT_U64S: usize = 4 * PUT_U64S;
 /// Words of a pointer that is deleted.
 const DELETE_U64S: usize = BKEY_U64S as usize;
 
@@ -91,11 +98,13 @@ pub(super) struct Plan {
     pub root: RootChange,
     /// What to call it.
     pub what: What,
+    /// It is for those who make room.
+    urgent: bool,
 }
 
 impl Plan {
-    /// Nothing yet, at the level of `goal`.
-    pub(super) fn new(goal: &Goal) -> Self {
+    /// Nothing yet, at the level of `goal`, on behalf of a commit with `flags`.
+    pub(super) fn new(goal: &Goal, flags: &CommitFlags) -> Self {
         Plan {
             steps: Default::default(),
             lowest: goal.level,
@@ -104,6 +113,7 @@ impl Plan {
             parent_u64s: 0,
             root: RootChange::Keep,
             what: What::Compact,
+            urgent: flags.watermark > Watermark::Normal || flags.journal_reclaim,
         }
     }
 
@@ -273,14 +283,24 @@ impl Btree {
             let level = plan.highest + 1;
             let held = way.at(level)?;
             let want = plan.parent_u64s;
+            // Pointers beyond those that are replaced.
+            let below = plan.step(plan.highest)?;
+            let more = below.makes.saturating_sub(below.old.iter().flatten().count());
+            let data = t.keys_of(held)?;
+            let live = data.live_u64s() + more * PUT_U64S;
+            let full = more > 0 && data.too_full(live);
+            let last = level == way.root && level + 1 >= BTREE_MAX_DEPTH;
+            if last && more > 0 && !plan.urgent && data.too_full(live + KEPT_U64S) {
+                return Err(Error::BtreeTooDeep.into());
+            }
             let rewrite = held.node.shared().has(Flag::NEED_REWRITE);
-            if !rewrite && self.room_in(t, held, want)? >= want {
+            // Nodes of few blocks are always too full.
+            let room = !full || data.too_full(0);
+            if !rewrite && room && self.room_in(t, held, want)? >= want {
                 plan.parent = Some(held.clone());
                 return Ok(());
             }
-            let data = t.keys_of(held)?;
-            let full = data.too_full(data.live_u64s() + want);
-            let makes = if full { 2 } else { 1 };
+            let makes = if full || t.keys_of(held)?.too_full(live) { 2 } else { 1 };
             plan.highest = level;
             plan.parent_u64s = makes * PUT_U64S;
             *plan.step(level)? = Step {

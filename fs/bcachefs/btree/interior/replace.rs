@@ -42,7 +42,7 @@ impl Btree {
         t.forget_all();
         for _ in 0..TRIES_MAX {
             t.check()?;
-            match self.try_replace(t, goal, &mut draft, &mut reserve) {
+            match self.try_replace(t, goal, flags, &mut draft, &mut reserve) {
                 Ok(Got::Ended(replaced)) => {
                     t.forget_all();
                     return Ok(replaced);
@@ -72,6 +72,7 @@ impl Btree {
         &'b self,
         t: &mut Attempt<'_>,
         goal: &Goal,
+        flags: &CommitFlags,
         draft: &mut Option<Draft<'b>>,
         reserve: &mut NodeReserve<'b>,
     ) -> Tried<Got> {
@@ -81,7 +82,7 @@ impl Btree {
         if way.at(goal.level)?.node.shared().hash != goal.hash {
             return Ok(Got::Ended(Replaced::Gone));
         }
-        let mut plan = Plan::new(goal);
+        let mut plan = Plan::new(goal, flags);
         if !self.plan(t, goal, &way, &mut plan)? {
             return Ok(Got::Ended(Replaced::Needless));
         }

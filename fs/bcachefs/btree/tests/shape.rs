@@ -31,7 +31,7 @@ use crate::{
     },
 };
 use bcachefs_format::{
-    keys::btree_ptr::BtreePtr, Bkey, Bpos, BtreeId, KeyRef,
+    bkey::BKEY_U64S, keys::btree_ptr::BtreePtr, Bkey, Bpos, BtreeId, KeyRef, KeyType,
 };
 use core::ops::ControlFlow;
 use kernel::{
@@ -332,6 +332,85 @@ pub(super) fn grows_and_shrinks() -> Result {
 
 pub(super) fn with_restarts() -> Result {
     grow_and_shrink(16000, 6, 40)
+}
+
+/// A long key: few of them fill a node.
+struct Long {
+    value: [u64; LONG_U64S],
+}
+
+const LONG_U64S: usize = 150;
+
+impl Long {
+    /// An extended attribute, `n` in its name and value.
+    fn new(n: u64) -> Self {
+        let bytes = 8 * LONG_U64S as u64 - 5;
+        let mut value = [n; LONG_U64S];
+        if let Some(head) = value.first_mut() {
+            *head = 1 << 8 | bytes << 16 | u64::from(b'a') << 32 | n << 40;
+        }
+        Long { value }
+    }
+
+    fn at(&self, pos: Bpos) -> KeyRef<'_> {
+        let key = Bkey {
+            u64s: BKEY_U64S + LONG_U64S as u8,
+            key_type: KeyType::XATTR,
+            ..Bkey::deleted(pos)
+        };
+        KeyRef {
+            key,
+            value: &self.value,
+        }
+    }
+}
+
+/// A btree that is as deep as can be, and full: what does not fit is refused, and that is all.
+pub(super) fn fills() -> Result {
+    let fs = Fs::new(false)?;
+    let b = &fs.btree;
+    let (mut there, mut refused) = (KVVec::new(), 0);
+    for &n in shuffled(60_000, 9)?.iter() {
+        match fs.put(Long::new(n).at(position(n))) {
+            Ok(_) => there.push(n, GFP_KERNEL)?,
+            Err(Error::BtreeTooDeep) => refused += 1,
+            Err(e) => return Err(e),
+        }
+        if refused >= 400 {
+            break;
+        }
+    }
+    fs.settle()?;
+    check!(b.roots.level(TREE) == 3 && refused >= 400);
+    check!(check_shape(b)? == 3);
+    pr_info!("btree test: full with {} keys, {} nodes\n", there.len(), count_nodes(b)?);
+    check!(!fs.journal.failed());
+    // Changing and deleting may take dividing a leaf, too, which is refused then; the pointers to all nodes change all the while.
+    let tried = |result: Result<u64>| match result {
+        Ok(_) => Ok(1),
+        Err(Error::BtreeTooDeep) => Ok(0),
+        Err(e) => Err(e),
+    };
+    let (mut changed, mut gone, mut again) = (0, 0, 0);
+    for round in 1..=2 {
+        for &n in there.iter() {
+            changed += tried(fs.put(Long::new(n + round).at(position(n))))?;
+        }
+        fs.settle()?;
+        fs.journal.flush_pins(u64::MAX)?;
+    }
+    check!(!fs.journal.failed() && check_shape(b)? == 3);
+    for &n in there.iter() {
+        gone += tried(fs.put(deleted(position(n))))?;
+    }
+    // Then there is room.
+    for &n in there.iter().take(100) {
+        again += tried(fs.put(Long::new(n).at(position(n))))?;
+    }
+    pr_info!("btree test: {changed} changed, {gone} deleted, {again} of 100 put back\n");
+    check!(changed > 0 && gone > there.len() / 4 && again > 50);
+    check_shape(b)?;
+    fs.end()
 }
 
 /// Nodes that are written anew say the same.
