@@ -17,7 +17,7 @@ pub mod shape;
 mod sort;
 mod table;
 
-pub use cursor::{Cursor, FoundKey};
+pub use cursor::{Cursor, Edit, FoundKey};
 pub use data::NodeData;
 pub use head::{Flag, NodeHead, PtrKey, Sibling};
 pub use insert::{Change, Refused};

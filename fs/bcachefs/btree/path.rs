@@ -6,8 +6,8 @@
 //! nearest one back that still covers the new position. A path may want intent instead of read: at its own level, to change
 //! keys, or on some levels above, to change the shape of the tree; these stay locked, too.
 //!
-//! An update has a path of its own, which it shares with the other updates in the same node: it is what keeps the node
-//! locked, wherever the iterator goes.
+//! The node of an update is kept locked by the path of the iterator that it was made with; when that goes on to another node,
+//! another path takes over. All updates in a node share one path.
 //!
 //! # Invariants
 //!

@@ -24,7 +24,7 @@ use bcachefs_format::{
     packed::{BkeyFormat, FormatCalc, SearchPos},
     Bpos, KeyRef,
 };
-use core::{cmp::Ordering, fmt};
+use core::fmt;
 use kernel::{
     alloc::AllocError,
     prelude::*,
@@ -49,6 +49,8 @@ pub struct NodeData {
     pub(super) written: u8,
     /// Positions that are deleted in written sets, which is not written yet.
     pub(super) whiteouts: u32,
+    /// How many of them are in order; the few behind those are not.
+    pub(super) whiteouts_sorted: u32,
     /// Sectors written, as the sets have it.
     pub(super) sectors: u32,
     /// Sectors written or being written. It differs from `sectors` when a write has been started since.
@@ -82,6 +84,7 @@ impl NodeData {
             sets: [const { None }; SETS_MAX],
             written: 0,
             whiteouts: 0,
+            whiteouts_sorted: 0,
             sectors: 0,
             sectors_started: Atomic::new(0),
             journal_seq: 0,
@@ -110,6 +113,7 @@ impl NodeData {
         }
         self.written = 0;
         self.whiteouts = 0;
+        self.whiteouts_sorted = 0;
         self.sectors = 0;
         self.sectors_started = Atomic::new(0);
         self.journal_seq = 0;
@@ -293,17 +297,18 @@ impl NodeData {
     pub fn seek(&self, pos: Bpos) -> Cursor {
         let search = SearchPos::new(&self.format, pos);
         let mut cursor = Cursor::new(self.edits);
+        // All sets roughly first: the keys of one are fetched while the next one's tree is searched.
         for i in 0..SETS_MAX {
             let Some((keys, finder)) = self.keys(i) else {
                 break;
             };
-            let mut at = finder.seek(keys, &self.format, &search) as usize;
-            while let Some(key) = keys.get(at, &self.format) {
-                if key.cmp_search(&search, &self.format) != Ordering::Less {
-                    break;
-                }
-                at += key.u64s();
-            }
+            cursor.set(i, finder.seek(keys, &self.format, &search));
+        }
+        for i in 0..SETS_MAX {
+            let Some((keys, _)) = self.keys(i) else {
+                break;
+            };
+            let at = keys.first_from(cursor.at(i) as usize, &self.format, &search);
             cursor.set(i, at as u32);
         }
         cursor
@@ -328,7 +333,7 @@ impl NodeData {
         let mut cursor = self.start();
         core::iter::from_fn(move || {
             let found = cursor.peek_live(self)?;
-            cursor.advance(self);
+            cursor.step(&found);
             Some(found.key.unpack(&self.format))
         })
     }

@@ -12,12 +12,17 @@ use bcachefs_format::{
     btree_node::{ENTRY_HEADER_U64S, NODE_HEADER_U64S, SECTOR_U64S},
     Bkey, Bpos, KeyRef, KeyType,
 };
-use core::cmp::Ordering;
+use core::ops::Range;
 
-use super::{cursor::Cursor, set::Finder};
+use super::{
+    cursor::{Cursor, Edit},
+    set::Finder,
+};
 
 /// Words of a position in the list of whiteouts.
 pub(super) const WHITEOUT_U64S: usize = 3;
+/// Whiteouts that need not be in order: putting one into its place moves many others.
+const TAIL: usize = 16;
 /// Words that a whiteout takes when it is written, at most.
 pub(super) const DELETED_U64S: usize = BKEY_U64S as usize;
 /// Most words of keys in one set on disk.
@@ -26,12 +31,19 @@ const SET_U64S_MAX: usize = u16::MAX as usize;
 const NEEDS_WHITEOUT: u64 = 1 << 15;
 
 /// What a change has changed.
-#[derive(Copy, Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Copy, Clone, Default)]
 pub struct Change {
-    /// Anything at all: deleting what is not there does not make a node dirty.
-    pub changed: bool,
     /// By how many words what is live has grown.
     pub live_u64s: i32,
+    /// For cursors to keep up with it. `None` if nothing has changed: deleting what is not there does not make a node dirty.
+    pub edit: Option<Edit>,
+}
+
+impl Change {
+    /// Whether anything has changed.
+    pub fn changed(&self) -> bool {
+        self.edit.is_some()
+    }
 }
 
 /// A change was not made: the caller's mistake. The node was not prepared, has no room, or does not cover the position.
@@ -76,14 +88,17 @@ impl NodeData {
     }
 
     /// Words of all sets.
+    #[inline]
     pub(super) fn used(&self) -> usize {
-        self.sets.iter().flatten().map(|s| s.u64s() as usize).sum()
+        self.sets.iter().flatten().last().map_or(0, |s| s.end as usize)
     }
 
     /// Words of the sets that have not been written.
+    #[inline]
     pub(super) fn unwritten_u64s(&self) -> usize {
-        let sets = self.sets.iter().flatten().skip(usize::from(self.written));
-        sets.map(|s| s.u64s() as usize).sum()
+        // The sets follow each other without gaps.
+        let first = self.sets.get(usize::from(self.written)).and_then(|s| s.as_ref());
+        first.map_or(0, |s| self.used() - s.start as usize)
     }
 
     /// Index of the set that grows.
@@ -112,21 +127,20 @@ impl NodeData {
     /// Makes `key`, which is journalled in entry `seq`, what is at its position; type `deleted` removes what is there. The node must
     /// be prepared and have room. Cursors have to be sought again. Does not sleep or allocate.
     pub fn insert(&mut self, key: KeyRef<'_>, seq: u64) -> Result<Change, Refused> {
-        let mut at = self.seek(key.key.pos);
-        self.insert_at(&mut at, key, seq)
+        let at = self.seek(key.key.pos);
+        self.insert_at(&at, key, seq)
     }
 
-    /// The same with a cursor that is where the key belongs, and stays there: before it.
-    pub fn insert_at(&mut self, cursor: &mut Cursor, key: KeyRef<'_>, seq: u64) -> Result<Change, Refused> {
+    /// The same with a cursor that is where the key belongs, before it.
+    pub fn insert_at(&mut self, at: &Cursor, key: KeyRef<'_>, seq: u64) -> Result<Change, Refused> {
         let pos = key.key.pos;
-        debug_assert!(*cursor == self.seek(pos));
-        let at = *cursor;
+        debug_assert!(*at == self.seek(pos));
         let u64s = usize::from(BKEY_U64S) + key.value.len();
         let open = self.open().ok_or(Refused)?;
         if self.room() < u64s || !self.covers(pos) || usize::from(key.key.u64s) != u64s {
             return Err(Refused);
         }
-        let old = self.live_at(&at, pos);
+        let old = self.live_at(at, pos);
         let deleted = key.key.key_type == KeyType::DELETED;
         if deleted && old.is_none() {
             return Ok(Change::default());
@@ -146,6 +160,7 @@ impl NodeData {
             written = self.remove_whiteout(pos);
         }
         let replaced = old.filter(|o| o.set == open).map_or(0, |o| o.u64s);
+        let mut added = 0;
         if deleted {
             if replaced != 0 {
                 self.splice(open, at.at(open), replaced, &[], &[]);
@@ -164,16 +179,22 @@ impl NodeData {
                 None => self.splice(open, at.at(open), replaced, &header.to_words(), key.value),
             }
             let header_u64s = packed.map_or(usize::from(BKEY_U64S), |p| p.words().len());
+            added = (header_u64s + key.value.len()) as u32;
             self.live_keys += 1;
-            self.live_u64s += (header_u64s + key.value.len()) as u32;
+            self.live_u64s += added;
             self.packed_keys += u32::from(packed.is_some());
         }
         self.open_seq = self.open_seq.max(seq);
-        self.edits = self.edits.wrapping_add(1);
-        *cursor = at.after(self.edits);
+        let edit = Edit {
+            before: self.edits,
+            after: self.edits.wrapping_add(1),
+            set: open as u8,
+            moved: added.wrapping_sub(replaced),
+        };
+        self.edits = edit.after;
         Ok(Change {
-            changed: true,
             live_u64s: self.live_u64s as i32 - before as i32,
+            edit: Some(edit),
         })
     }
 
@@ -227,10 +248,15 @@ impl NodeData {
         }
     }
 
-    /// The position of whiteout `i`, in ascending order.
-    pub(super) fn whiteout(&self, i: usize) -> Option<Bpos> {
+    /// Where the words of whiteout `i` are.
+    fn whiteout_at(&self, i: usize) -> Option<Range<usize>> {
         let at = self.words.len().checked_sub((i + 1) * WHITEOUT_U64S)?;
-        match self.words.get(at..at + WHITEOUT_U64S)? {
+        Some(at..at + WHITEOUT_U64S)
+    }
+
+    /// The position of whiteout `i`. The first `whiteouts_sorted` are in ascending order.
+    pub(super) fn whiteout(&self, i: usize) -> Option<Bpos> {
+        match self.words.get(self.whiteout_at(i)?)? {
             [inode, offset, snapshot] => {
                 Some(Bpos::with_snapshot(*inode, *offset, *snapshot as u32))
             }
@@ -238,44 +264,109 @@ impl NodeData {
         }
     }
 
-    /// Where `pos` is among the whiteouts, or belongs.
-    fn find_whiteout(&self, pos: Bpos) -> Result<usize, usize> {
-        let (mut low, mut high) = (0, self.whiteouts as usize);
-        while low < high {
-            let mid = (low + high) / 2;
-            match self.whiteout(mid).unwrap_or(Bpos::SPOS_MAX).cmp(&pos) {
-                Ordering::Less => low = mid + 1,
-                Ordering::Equal => return Ok(mid),
-                Ordering::Greater => high = mid,
-            }
-        }
-        Err(low)
-    }
-
-    fn add_whiteout(&mut self, pos: Bpos) {
-        let Err(place) = self.find_whiteout(pos) else {
-            return;
-        };
-        let end = self.words.len();
-        let first = end - self.whiteouts as usize * WHITEOUT_U64S;
-        let at = end - place * WHITEOUT_U64S;
-        self.words.copy_within(first..at, first - WHITEOUT_U64S);
-        if let Some(room) = self.words.get_mut(at - WHITEOUT_U64S..at) {
+    fn set_whiteout(&mut self, i: usize, pos: Bpos) {
+        let room = self.whiteout_at(i).and_then(|range| self.words.get_mut(range));
+        if let Some(room) = room {
             room.copy_from_slice(&[pos.inode, pos.offset, pos.snapshot.into()]);
         }
+    }
+
+    /// Moves whiteouts `from..end` by `by` places to the back.
+    fn move_whiteouts(&mut self, from: usize, end: usize, by: usize) {
+        let last = self.words.len();
+        let (low, high) = (last - end * WHITEOUT_U64S, last - from * WHITEOUT_U64S);
+        self.words.copy_within(low..high, low - by * WHITEOUT_U64S);
+    }
+
+    /// How many of the sorted whiteouts are below `pos`.
+    fn whiteouts_below(&self, pos: Bpos) -> usize {
+        let (mut low, mut high) = (0, self.whiteouts_sorted as usize);
+        while low < high {
+            let mid = (low + high) / 2;
+            match self.whiteout(mid).is_some_and(|w| w < pos) {
+                true => low = mid + 1,
+                false => high = mid,
+            }
+        }
+        low
+    }
+
+    /// Where `pos` is among the whiteouts.
+    fn find_whiteout(&self, pos: Bpos) -> Option<usize> {
+        let (sorted, all) = (self.whiteouts_sorted as usize, self.whiteouts as usize);
+        let place = self.whiteouts_below(pos);
+        if place < sorted && self.whiteout(place) == Some(pos) {
+            return Some(place);
+        }
+        (sorted..all).find(|i| self.whiteout(*i) == Some(pos))
+    }
+
+    /// Adds a whiteout, for which there is room. None is at its position: what is deleted was live in a set that has been written, and
+    /// nothing of it has been deleted since.
+    fn add_whiteout(&mut self, pos: Bpos) {
+        debug_assert!(self.find_whiteout(pos).is_none());
+        let sorted = self.whiteouts_sorted;
+        if (self.whiteouts - sorted) as usize >= TAIL {
+            self.sort_whiteouts();
+        }
+        let n = self.whiteouts as usize;
+        let last = n.checked_sub(1).and_then(|i| self.whiteout(i));
+        if self.whiteouts == self.whiteouts_sorted && last.is_none_or(|w| w < pos) {
+            self.whiteouts_sorted += 1;
+        }
+        self.set_whiteout(n, pos);
         self.whiteouts += 1;
+    }
+
+    /// The whiteouts that are not in order, as they follow each other.
+    #[inline(never)]
+    fn tail(&self) -> ([u8; TAIL], usize) {
+        let (sorted, all) = (self.whiteouts_sorted as usize, self.whiteouts as usize);
+        let n = (all - sorted).min(TAIL);
+        let mut order: [u8; TAIL] = core::array::from_fn(|i| i as u8);
+        // Few, and sorting in the library takes a lot of stack.
+        let pos = |order: &[u8; TAIL], i: usize| order.get(i).and_then(|w| self.whiteout(sorted + usize::from(*w)));
+        for end in 1..n {
+            for i in (1..=end).rev() {
+                if pos(&order, i - 1) <= pos(&order, i) {
+                    break;
+                }
+                order.swap(i - 1, i);
+            }
+        }
+        (order, n)
+    }
+
+    /// Puts those that are not in order where they belong.
+    #[inline(never)]
+    fn sort_whiteouts(&mut self) {
+        let (order, n) = self.tail();
+        let sorted = self.whiteouts_sorted as usize;
+        let tail: [Bpos; TAIL] = core::array::from_fn(|i| {
+            let which = order.get(i).map_or(i, |w| usize::from(*w));
+            self.whiteout(sorted + which).unwrap_or_default()
+        });
+        let mut end = sorted;
+        for (i, pos) in tail.iter().enumerate().take(n).rev() {
+            let place = self.whiteouts_below(*pos).min(end);
+            self.move_whiteouts(place, end, i + 1);
+            self.set_whiteout(place + i, *pos);
+            end = place;
+        }
+        self.whiteouts_sorted = self.whiteouts;
     }
 
     /// Takes a whiteout away; whether there was one.
     fn remove_whiteout(&mut self, pos: Bpos) -> bool {
-        let Ok(place) = self.find_whiteout(pos) else {
+        let Some(place) = self.find_whiteout(pos) else {
             return false;
         };
-        let end = self.words.len();
-        let first = end - self.whiteouts as usize * WHITEOUT_U64S;
-        let at = end - (place + 1) * WHITEOUT_U64S;
+        let last = self.words.len();
+        let first = last - self.whiteouts as usize * WHITEOUT_U64S;
+        let at = last - (place + 1) * WHITEOUT_U64S;
         self.words.copy_within(first..at, first + WHITEOUT_U64S);
         self.whiteouts -= 1;
+        self.whiteouts_sorted -= u32::from(place < self.whiteouts_sorted as usize);
         true
     }
 }
@@ -293,25 +384,38 @@ pub(in crate::btree) enum Piece<'a> {
 pub(in crate::btree) struct Unwritten<'a> {
     node: &'a NodeData,
     at: Cursor,
+    /// The next of the whiteouts that are in order, and of the others, which `tail` puts in order.
     whiteout: usize,
+    late: usize,
+    tail: [u8; TAIL],
+    tail_len: usize,
+    /// The position of the next one.
+    next: Option<Bpos>,
 }
 
 impl NodeData {
     /// What has not been written, nor is being written.
     pub(in crate::btree) fn unwritten(&self) -> Unwritten<'_> {
         let mut at = self.start();
-        let (skip, whiteout) = match self.was_written() {
-            true => (self.nr_sets(), self.whiteouts as usize),
-            false => (usize::from(self.written), 0),
+        let (tail, tail_len) = self.tail();
+        let (skip, whiteout, late) = match self.was_written() {
+            true => (self.nr_sets(), self.whiteouts_sorted as usize, tail_len),
+            false => (usize::from(self.written), 0, 0),
         };
         for (i, set) in self.sets.iter().flatten().enumerate().take(skip) {
             at.set(i, set.u64s());
         }
-        Unwritten {
+        let mut unwritten = Unwritten {
             node: self,
             at,
             whiteout,
-        }
+            late,
+            tail,
+            tail_len,
+            next: None,
+        };
+        unwritten.next_whiteout();
+        unwritten
     }
 
     /// Words that [`NodeData::unwritten`] takes on disk, at most.
@@ -320,23 +424,44 @@ impl NodeData {
     }
 }
 
+impl Unwritten<'_> {
+    fn next_whiteout(&mut self) {
+        let sorted = self.node.whiteouts_sorted as usize;
+        let early = (self.whiteout < sorted).then(|| self.node.whiteout(self.whiteout)).flatten();
+        let late = self.tail.get(self.late).filter(|_| self.late < self.tail_len);
+        let late = late.and_then(|i| self.node.whiteout(sorted + usize::from(*i)));
+        self.next = match (early, late) {
+            (Some(e), Some(l)) if e > l => {
+                self.late += 1;
+                late
+            }
+            (Some(_), _) => {
+                self.whiteout += 1;
+                early
+            }
+            (None, _) => {
+                self.late += 1;
+                late
+            }
+        };
+    }
+}
+
 impl<'a> Iterator for Unwritten<'a> {
     type Item = Piece<'a>;
 
     fn next(&mut self) -> Option<Piece<'a>> {
         let format = self.node.format();
-        let key = self.at.peek_live(self.node).map(|f| f.key);
-        let whiteout = (self.whiteout < self.node.whiteouts as usize)
-            .then(|| self.node.whiteout(self.whiteout))
-            .flatten();
-        if let Some(pos) = whiteout {
+        let found = self.at.peek_live(self.node);
+        let key = found.map(|f| f.key);
+        if let Some(pos) = self.next {
             if key.is_none_or(|k| pos < k.pos(format)) {
-                self.whiteout += 1;
+                self.next_whiteout();
                 return Some(Piece::Deleted(pos));
             }
         }
-        let key = key?;
-        self.at.advance(self.node);
-        Some(Piece::Key(key))
+        let found = found?;
+        self.at.step(&found);
+        Some(Piece::Key(found.key))
     }
 }

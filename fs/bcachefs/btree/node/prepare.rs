@@ -112,6 +112,7 @@ impl NodeData {
         self.close_set();
         self.written = self.nr_sets() as u8;
         self.whiteouts = 0;
+        self.whiteouts_sorted = 0;
         self.sectors = self.sectors_written();
         self.journal_seq = self.journal_seq.max(self.open_seq);
         self.open_seq = 0;
@@ -148,7 +149,7 @@ impl NodeData {
     /// Keeps the memory of a search tree, if it is more than what was kept before.
     fn keep(&mut self, tree: Index) {
         if self.index.as_ref().is_none_or(|i| i.bytes() < tree.bytes()) {
-            self.index = Some(tree);
+            self.index = Some(tree.emptied());
         }
     }
 
@@ -254,8 +255,11 @@ impl NodeData {
             return;
         };
         let (mut from, mut to) = (set.start as usize, set.start as usize);
+        let mut kept = None;
         while let Some((u64s, dead)) = head_of(&self.words, from, set.end as usize, &self.format) {
-            if !dead {
+            if dead {
+                kept.get_or_insert(from as u32 - set.start);
+            } else {
                 self.words.copy_within(from..from + u64s, to);
                 to += u64s;
             }
@@ -264,7 +268,7 @@ impl NodeData {
         set.end = to as u32;
         set.dead = 0;
         if let Finder::Tree(tree) = &mut set.finder {
-            tree.clear();
+            tree.cut(kept.unwrap_or(0));
         }
         self.close_gap(i);
         self.edits = self.edits.wrapping_add(1);
@@ -298,8 +302,9 @@ impl NodeData {
         let free = self.words.len() - self.whiteouts as usize * WHITEOUT_U64S;
         let format = &self.format;
         let clean = self.sets.get(first).and_then(|s| s.as_ref()).filter(|s| s.dead == 0);
-        let base = Base {
+        let mut base = Base {
             range: start + moved..stop,
+            kept: None,
             finder: clean.map(|s| &s.finder),
         };
         let total = if free.saturating_sub(used) >= moved {
@@ -307,7 +312,7 @@ impl NodeData {
             let (words, scratch) = self.words.split_at_mut(used);
             let scratch = scratch.get(..moved).unwrap_or(&[]);
             words.copy_within(start..a_end, start + moved);
-            merge(words, start, &base, scratch, ends, format)
+            merge(words, start, &mut base, scratch, ends, format)
         } else {
             let scratch = match copy_of(&self.words, a_end..stop, flags) {
                 Ok(scratch) => scratch,
@@ -320,8 +325,9 @@ impl NodeData {
             };
             let scratch = scratch.get(..moved).unwrap_or(&[]);
             self.words.copy_within(start..a_end, start + moved);
-            merge(&mut self.words, start, &base, scratch, ends, format)
+            merge(&mut self.words, start, &mut base, scratch, ends, format)
         };
+        let kept = base.kept.unwrap_or(total) - start;
         if end == self.nr_sets() {
             self.close_set();
         }
@@ -329,7 +335,7 @@ impl NodeData {
             set.end = total as u32;
             set.dead = 0;
             if let Finder::Tree(tree) = &mut set.finder {
-                tree.clear();
+                tree.cut(kept as u32);
             }
         }
         let gone = end - first - 1;
@@ -371,6 +377,8 @@ fn head_of(words: &[u64], at: usize, end: usize, format: &BkeyFormat) -> Option<
 struct Base<'f> {
     /// Its words.
     range: core::ops::Range<usize>,
+    /// Where the first of its keys that has gone or moved would be in the result.
+    kept: Option<usize>,
     /// What finds its keys, if none of them is deleted; then they need not be looked at one by one.
     finder: Option<&'f Finder>,
 }
@@ -378,7 +386,7 @@ struct Base<'f> {
 impl Base<'_> {
     /// Moves all live keys that are below `limit` to word `to`, from word `at` on. Where it ended, here and there.
     fn advance(
-        &self,
+        &mut self,
         words: &mut [u64],
         at: usize,
         to: usize,
@@ -388,6 +396,9 @@ impl Base<'_> {
         let end = self.range.end;
         let below = |key: &PackedRef<'_>| limit.is_none_or(|l| key.cmp(l, format) == Ordering::Less);
         let mut next = at;
+        if at >= end {
+            return (at, to);
+        }
         if let Some(finder) = self.finder {
             next = match (limit, words.get(self.range.clone())) {
                 (Some(limit), Some(keys)) => {
@@ -408,6 +419,7 @@ impl Base<'_> {
             if dead {
                 words.copy_within(start..next, to);
                 to += next - start;
+                self.kept.get_or_insert(to);
                 start = next + u64s;
             }
             next += u64s;
@@ -423,7 +435,7 @@ impl Base<'_> {
 fn merge(
     words: &mut [u64],
     to: usize,
-    base: &Base<'_>,
+    base: &mut Base<'_>,
     moved: &[u64],
     ends: [usize; 2],
     format: &BkeyFormat,
@@ -455,6 +467,7 @@ fn merge(
         let Some((which, key)) = lower else {
             return to;
         };
+        base.kept.get_or_insert(to);
         if let Some(room) = words.get_mut(to..to + key.u64s()) {
             room.copy_from_slice(key.words());
         }

@@ -6,6 +6,7 @@
 //! yet, see [`NodeData::set_identity`]; they can be changed at once.
 
 use super::{
+    cursor::Cursor,
     data::NodeData,
     insert::put_parts,
     mem::{NodeMem, Shape},
@@ -14,10 +15,9 @@ use bcachefs_format::{
     bkey::BKEY_U64S,
     bset::PackedRef,
     btree_node::{ENTRY_HEADER_U64S, NODE_HEADER_U64S, SECTOR_U64S},
-    packed::{BkeyFormat, FormatCalc},
+    packed::{BkeyFormat, FormatCalc, PackedHeader},
     Bkey, Bpos,
 };
-use core::ops::Range;
 use kernel::prelude::*;
 
 /// Words of the largest key.
@@ -56,43 +56,53 @@ impl NodeData {
         self.shape.sectors(NODE_HEADER_U64S + self.live_u64s())
     }
 
-    /// The live keys `keys`, counted from the first one.
-    fn live(&self, keys: Range<usize>) -> impl Iterator<Item = PackedRef<'_>> {
-        let mut cursor = self.start();
-        let mut i = 0;
-        core::iter::from_fn(move || loop {
-            if i >= keys.end {
-                return None;
-            }
-            let key = cursor.peek_live(self)?.key;
-            cursor.advance(self);
-            i += 1;
-            if i > keys.start {
-                return Some(key);
-            }
-        })
+    /// The next `n` live keys from `cursor` on.
+    #[inline]
+    fn live(&self, cursor: Cursor, n: usize) -> impl Iterator<Item = PackedRef<'_>> {
+        let mut cursor = cursor;
+        let next = move || {
+            let found = cursor.peek_live(self)?;
+            cursor.step(&found);
+            Some(found.key)
+        };
+        core::iter::from_fn(next).take(n)
     }
 }
 
 /// Keys of an old node that go into a new one.
 struct Part<'a> {
     node: &'a NodeData,
-    range: Range<usize>,
+    /// Before the first one.
+    start: Cursor,
+    /// How many.
+    n: usize,
 }
 
 impl<'a> Part<'a> {
     /// All keys.
     fn all(node: &'a NodeData) -> Self {
-        Part { node, range: 0..node.live_keys() }
+        Part {
+            node,
+            start: node.start(),
+            n: node.live_keys(),
+        }
     }
 
+    #[inline]
     fn keys(&self) -> impl Iterator<Item = PackedRef<'a>> {
-        self.node.live(self.range.clone())
+        self.node.live(self.start, self.n)
     }
+}
 
-    fn headers(&self) -> impl Iterator<Item = Bkey> + 'a {
-        let format = self.node.format();
-        self.keys().map(move |k| k.header(format))
+/// The header of `key`, which is packed with `old`, packed with `new`; `None` if it cannot be.
+#[inline]
+fn repack(key: &PackedRef<'_>, old: &BkeyFormat, new: &BkeyFormat) -> Option<PackedHeader> {
+    match key.is_packed() {
+        true => new.repack(key.words(), old),
+        false => new.pack(&Bkey {
+            needs_whiteout: false,
+            ..key.header(old)
+        }),
     }
 }
 
@@ -102,22 +112,27 @@ fn best_format(parts: &[Part<'_>], min: Bpos, max: Bpos) -> BkeyFormat {
     let mut calc = FormatCalc::new();
     calc.add_pos(min);
     calc.add_pos(max);
-    for key in parts.iter().flat_map(Part::headers) {
-        calc.add_key(&key);
+    for part in parts {
+        let format = part.node.format();
+        for key in part.keys() {
+            match key.is_packed() {
+                true => calc.add_packed(key.words(), format),
+                false => calc.add_key(&key.header(format)),
+            }
+        }
     }
     calc.finish()
 }
 
-/// Words of the keys of `parts` with `format`.
-fn size_with(parts: &[Part<'_>], format: &BkeyFormat) -> usize {
-    let size = |key: Bkey| {
-        let header = match format.pack(&key) {
-            Some(_) => format.key_u64s(),
-            None => BKEY_U64S,
-        };
-        usize::from(header) + usize::from(key.value_u64s())
+/// Words of all keys of `nodes` with `format`, which must be able to hold them.
+fn size_with(nodes: &[&NodeData], format: &BkeyFormat) -> usize {
+    let of = |node: &&NodeData| {
+        let (keys, packed) = (node.live_keys as usize, node.packed_keys as usize);
+        let unpacked = keys.saturating_sub(packed);
+        let headers = packed * usize::from(node.format.key_u64s()) + unpacked * usize::from(BKEY_U64S);
+        node.live_u64s().saturating_sub(headers) + keys * usize::from(format.key_u64s())
     };
-    parts.iter().flat_map(Part::headers).map(size).sum()
+    nodes.iter().map(of).sum()
 }
 
 /// Words, keys and packed keys of a new node.
@@ -136,15 +151,18 @@ fn pack(parts: &[Part<'_>], format: &BkeyFormat, target: &mut [u64]) -> Option<P
         let old = part.node.format();
         for key in part.keys() {
             let value = key.value(old);
-            let header = Bkey {
-                needs_whiteout: false,
-                ..key.header(old)
-            };
-            let packed = format.pack(&header);
-            let unpacked = header.to_words();
+            let packed = repack(&key, old, format);
+            let unpacked;
             let words = match &packed {
                 Some(p) => p.words(),
-                None => &unpacked,
+                None => {
+                    let header = Bkey {
+                        needs_whiteout: false,
+                        ..key.header(old)
+                    };
+                    unpacked = header.to_words();
+                    &unpacked
+                }
             };
             let end = at + words.len() + value.len();
             let place = target.get_mut(at..end).filter(|_| end <= room)?;
@@ -260,7 +278,7 @@ pub fn cut(old: &NodeData, pinned: impl Fn(Bpos) -> bool) -> Option<Cut> {
     let (mut sum, mut best) = (0, None);
     // The last key stays on the right.
     let keys = old.live_keys().saturating_sub(1);
-    for (i, key) in old.live(0..keys).enumerate() {
+    for (i, key) in old.live(old.start(), keys).enumerate() {
         sum += key.u64s();
         let max = key.pos(format);
         if pinned(max) || max >= old.max {
@@ -276,14 +294,14 @@ pub fn cut(old: &NodeData, pinned: impl Fn(Bpos) -> bool) -> Option<Cut> {
 
 /// Makes `out` one half of a node. False: the keys do not fit, which would be a bug.
 pub fn half(old: &NodeData, cut: &Cut, half: Half, mem: &mut Option<NodeMem>, out: &mut NodeData) -> bool {
-    let (range, min, max) = match half {
-        Half::Left => (0..cut.keys, old.min, cut.max),
+    let (start, n, min, max) = match half {
+        Half::Left => (old.start(), cut.keys, old.min, cut.max),
         Half::Right => match cut.max.successor() {
-            Some(min) => (cut.keys..old.live_keys(), min, old.max),
+            Some(min) => (old.seek(min), old.live_keys().saturating_sub(cut.keys), min, old.max),
             None => return false,
         },
     };
-    best(&[Part { node: old, range }], old.format(), min, max, mem, out)
+    best(&[Part { node: old, start, n }], old.format(), min, max, mem, out)
 }
 
 /// Whether `left` ends where `right` begins.
@@ -304,7 +322,7 @@ pub fn merge(left: &NodeData, right: &NodeData, mem: &mut Option<NodeMem>, out: 
 /// Words that two neighbours would take as one node.
 pub fn merged_u64s(left: &NodeData, right: &NodeData) -> usize {
     let parts = [Part::all(left), Part::all(right)];
-    size_with(&parts, &best_format(&parts, left.min, right.max))
+    size_with(&[left, right], &best_format(&parts, left.min, right.max))
 }
 
 /// Up to how many words two nodes become one.

@@ -139,6 +139,13 @@ impl Table {
         new: u32,
         same: bool,
     ) {
+        if self.offsets.last().is_none_or(|o| *o < at) {
+            // Behind all entries: as when keys come in order.
+            if new > old {
+                self.fill(keys, format, at);
+            }
+            return;
+        }
         let mut place = self.offsets.partition_point(|o| *o < at);
         if old != 0 && !same && self.offsets.get(place) == Some(&at) {
             // Its key is gone: the entry becomes that of the next one, unless that has one.
@@ -170,7 +177,10 @@ impl Table {
 
     /// Adds an entry if those around `at` have become too distant.
     fn fill(&mut self, keys: Keys<'_>, format: &BkeyFormat, at: u32) {
-        let place = self.offsets.partition_point(|o| *o <= at);
+        let place = match self.offsets.last() {
+            Some(last) if *last > at => self.offsets.partition_point(|o| *o <= at),
+            _ => self.offsets.len(),
+        };
         let from = place
             .checked_sub(1)
             .and_then(|p| self.offsets.get(p).copied())

@@ -128,6 +128,53 @@ impl Attempt<'_> {
         Ok(())
     }
 
+    /// The path is going to leave a node that it keeps locked for updates: another one does that from now on.
+    #[inline(never)]
+    pub(super) fn hand_over(&mut self, index: u8) -> Result<(), TransError> {
+        let path = self.path(index)?;
+        let (btree, level, pos, seq) = (path.btree, path.level, path.pos, path.seq);
+        let picked = self.paths.pick(self.live, btree, level, pos, level + 1, self.locks);
+        let Some(other) = picked else {
+            return Err(self.restart(Reason::TooManyPaths));
+        };
+        self.keys.forget(other);
+        self.paths.copy(index, other, self.locks);
+        if let Some(path) = self.paths.get_mut(other) {
+            path.pos = pos;
+            path.seq = seq;
+            path.hold = true;
+            path.kept = true;
+        }
+        if let Some(path) = self.paths.get_mut(index) {
+            path.kept = false;
+        }
+        self.pending.handed_over(index, other);
+        Ok(())
+    }
+
+    /// Has the iterator's path `near` keep the node of an update at `pos`, if that is where it is. Otherwise false.
+    #[inline]
+    fn keep_there(&mut self, near: u8, btree: BtreeId, level: u8, pos: Bpos) -> Result<bool, TransError> {
+        let path = self.path(near)?;
+        let seq = path.seq;
+        let Some(slot) = path.slot(level).filter(|_| path.btree == btree && path.level == level) else {
+            return Ok(false);
+        };
+        let locked = self.locks.mode(slot) >= Some(Mode::Intent) && self.locks.seq(slot) == Some(seq);
+        let dead = self.head(slot).is_none_or(|h| h.has(Flag::DEAD));
+        let there = locked && !dead && self.locks.get(slot).is_some_and(|n| n.covers(pos));
+        // It stays in the node, so this only moves the cursor.
+        if !there || self.traverse(near, pos, 0)? != Some(slot) {
+            return Ok(false);
+        }
+        if let Some(path) = self.paths.get_mut(near) {
+            path.want = path.want.max(level + 1);
+            path.hold = true;
+            path.kept = true;
+        }
+        Ok(true)
+    }
+
     /// Locks the nodes of a path from its own level up to below `want` for intent, as far as the tree is that high, from the leaf
     /// upwards. Does not sleep; what cannot be had is a restart.
     ///
@@ -188,11 +235,12 @@ impl Attempt<'_> {
                 continue;
             };
             let (want, slots) = (self.paths.want(path), path.slots);
-            for (l, slot) in slots.iter().enumerate() {
-                if let Some(slot) = slot.filter(|_| l >= usize::from(want)) {
-                    if !self.wanted(slot, l as u8) {
-                        self.locks.downgrade(slot, Mode::Read);
-                    }
+            for (l, slot) in slots.iter().enumerate().skip(usize::from(want)) {
+                let Some(slot) = slot.filter(|s| self.locks.mode(*s) > Some(Mode::Read)) else {
+                    continue;
+                };
+                if !self.wanted(slot, l as u8) {
+                    self.locks.downgrade(slot, Mode::Read);
                 }
             }
         }
@@ -229,6 +277,12 @@ impl Attempt<'_> {
             }
             if self.locks.get(slot).is_some_and(|n| n.covers(pos)) {
                 return Ok(i);
+            }
+        }
+        // What a path has shown of the key cache is noted with the path.
+        if let Some(near) = near.filter(|_| level > 0 || !self.btree.key_cache.serves(btree)) {
+            if self.keep_there(near, btree, level, pos)? {
+                return Ok(near);
             }
         }
         let picked = self

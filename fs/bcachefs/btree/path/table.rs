@@ -2,7 +2,7 @@
 //! The paths of an attempt.
 
 use crate::{
-    btree::node::{Cursor, NodeData, NodeLocks},
+    btree::node::{Cursor, Edit, NodeData, NodeLocks},
     util::error::Result,
 };
 use bcachefs_format::{btree_node::BTREE_MAX_DEPTH, Bpos, BtreeId};
@@ -23,7 +23,7 @@ pub(in crate::btree) struct Path {
     /// The level it leads to.
     pub level: u8,
     /// Nodes below this level are locked for intent, the others for read.
-    want: u8,
+    pub want: u8,
     /// Whether something found through it has been handed out.
     pub hold: bool,
     /// Whether an update of the transaction goes to its node.
@@ -282,20 +282,11 @@ impl Paths {
         })
     }
 
-    /// A key has been put in the place `before` was at, the one of `pos` in the node of `slot`, which is `after` now: paths to there, or
-    /// to below it with no key between, stay where they are.
+    /// The key at `pos` in the node of `slot` has been changed by `edit`: paths to the node stay where they are.
     #[inline]
-    pub(in crate::btree) fn key_changed(
-        &mut self,
-        slot: Slot,
-        pos: Bpos,
-        before: &Cursor,
-        after: &Cursor,
-    ) {
-        for p in self.table.iter_mut() {
-            if p.cursor == *before && p.pos <= pos && p.slot(p.level) == Some(slot) {
-                p.cursor = *after;
-            }
+    pub(in crate::btree) fn key_changed(&mut self, slot: Slot, pos: Bpos, edit: &Edit) {
+        for p in self.table.iter_mut().filter(|p| p.slot(p.level) == Some(slot)) {
+            p.cursor.keep_up(edit, p.pos > pos);
         }
     }
 

@@ -76,6 +76,7 @@ impl<'t> Attempt<'t> {
         let path = self.path(index)?;
         let (level, hold, mut ready, old, seq) =
             (path.level, path.hold, path.ready, path.pos, path.seq);
+        let kept = path.kept;
         let Some(slot) = path.slot(level) else {
             return Ok(None);
         };
@@ -85,17 +86,26 @@ impl<'t> Attempt<'t> {
         let now = self.locks.seq(slot).unwrap_or(seq);
         ready &= now == seq;
         if !locked || (hold && now != seq) {
-            if hold && pos == old {
+            if kept || hold && pos == old {
                 return Err(self.relock_failed(index, slot));
             }
             return Ok(None);
         }
         if want > level + 1 && !self.relock_above(index)? {
+            return match kept {
+                true => Err(self.relock_failed(index, slot)),
+                false => Ok(None),
+            };
+        }
+        let Some(node) = alive(self.locks, slot) else {
+            return match kept {
+                true => Err(self.relock_failed(index, slot)),
+                false => Ok(None),
+            };
+        };
+        if !node.covers(pos) {
             return Ok(None);
         }
-        let Some(node) = alive(self.locks, slot).filter(|n| n.covers(pos)) else {
-            return Ok(None);
-        };
         let Some(path) = self.paths.get_mut(index) else {
             return Ok(None);
         };
@@ -103,21 +113,17 @@ impl<'t> Attempt<'t> {
         if ready && pos == old {
             return Ok(Some(slot));
         }
-        path.hold = false;
+        path.hold = kept;
         path.pos = pos;
         path.ready = true;
         path.seq = now;
         if ready && pos > old {
             // Usually it is the next key, or one not far behind it.
             for _ in 0..STEPS_MAX {
-                let below = path
-                    .cursor
-                    .peek(node)
-                    .is_some_and(|f| f.key.pos(node.format()) < pos);
-                if !below {
-                    return Ok(Some(slot));
+                match path.cursor.next(node).filter(|f| f.key.pos(node.format()) < pos) {
+                    Some(below) => path.cursor.step(&below),
+                    None => return Ok(Some(slot)),
                 }
-                path.cursor.advance(node);
             }
         }
         path.cursor = node.seek(pos);
@@ -126,6 +132,9 @@ impl<'t> Attempt<'t> {
 
     /// Goes from the nearest node that covers `pos` down to the path's level.
     fn descend(&mut self, index: u8, pos: Bpos, ahead: usize) -> Result<Step, TransError> {
+        if self.path(index)?.kept {
+            self.hand_over(index)?;
+        }
         let path = self.path(index)?;
         let target = path.level;
         let want = self.paths.want(path);

@@ -229,7 +229,7 @@ impl Bench {
         let old = self.data.seek(pos);
         let change = self.data.insert(r, self.seq).map_err(|_| Error::BtreeNodeInvalid)?;
         check!(!self.data.is_current(&old));
-        check!(change.changed && before + change.live_u64s == self.data.live_u64s() as i32);
+        check!(change.changed() && before + change.live_u64s == self.data.live_u64s() as i32);
         check!(self.data.journal_seq() == self.seq);
         self.model.put(key)?;
         Ok(true)
@@ -240,7 +240,7 @@ impl Bench {
             return Ok(false);
         }
         let change = self.data.insert(gone(pos), self.seq).map_err(|_| Error::BtreeNodeInvalid)?;
-        check!(change.changed == self.model.remove(pos));
+        check!(change.changed() == self.model.remove(pos));
         Ok(true)
     }
 

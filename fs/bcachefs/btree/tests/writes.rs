@@ -220,7 +220,7 @@ impl Bench {
         self.btree.provide(&self.node)?;
         let mut data = self.lock()?;
         self.btree.prepare(&self.node, &mut data, GFP_KERNEL).map_err(|_| Error::NoMem)?;
-        check!(data.insert(key.as_ref(), seq).is_ok_and(|c| c.changed));
+        check!(data.insert(key.as_ref(), seq).is_ok_and(|c| c.changed()));
         self.btree.dirtied(self.node.shared(), Some(seq));
         let at = self.keys.partition_point(|k| k.pos < key.pos);
         self.keys.reserve(1, GFP_KERNEL)?;

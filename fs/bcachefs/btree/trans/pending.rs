@@ -296,6 +296,19 @@ impl Pending {
         self.updates.get_mut(i)
     }
 
+    /// The updates after `i`, in order.
+    #[inline]
+    pub(super) fn updates_after(&mut self, i: usize) -> impl Iterator<Item = &mut Update> {
+        self.updates.iter_mut().skip(i + 1)
+    }
+
+    /// What path `from` has kept locked for updates is kept by path `to` from now on.
+    pub(in crate::btree) fn handed_over(&mut self, from: u8, to: u8) {
+        for u in self.updates.iter_mut().filter(|u| u.to.path == Some(from)) {
+            u.to.path = Some(to);
+        }
+    }
+
     /// The key of update `i`, to be changed in place.
     pub(super) fn key_mut(&mut self, i: usize) -> Option<KeyMut<'_>> {
         let new = &mut self.updates.get_mut(i)?.new;
@@ -308,6 +321,10 @@ impl Pending {
 
     fn lower_bound(&self, btree: BtreeId, level: u8, pos: Bpos) -> usize {
         let order = (btree, Reverse(level), pos);
+        // Mostly in order.
+        if self.updates.last().is_none_or(|u| u.order() < order) {
+            return self.updates.len();
+        }
         self.updates.partition_point(|u| u.order() < order)
     }
 

@@ -117,7 +117,7 @@ impl Attempt<'_> {
                 return Ok(Outcome::Full);
             }
             let change = data.insert(key, new.seq).map_err(|_| Error::BtreeTopology)?;
-            if change.changed {
+            if change.changed() {
                 btree.dirtied(head, Some(new.oldest));
             }
             if change.live_u64s < 0 {

@@ -7,7 +7,7 @@ use crate::{
         engine::{Room, Writing},
         node::{Change, Flag},
         space::DiskReservation,
-        trans::{update::CommitFlags, Attempt},
+        trans::{pending::Update, update::CommitFlags, Attempt},
     },
     journal::engine::Blocked,
     util::{
@@ -229,26 +229,33 @@ impl<'t> Attempt<'t> {
         let u = self.pending.update(i).ok_or(Error::BtreeTopology)?;
         let key = self.pending.get(&u.new);
         let data = self.locks.get_mut(slot).ok_or(Error::BtreeTopology)?;
-        let before = data.seek_from(u.at, key.key.pos);
-        let mut place = before;
-        let change = data.insert_at(&mut place, key, seq);
-        let Change {
-            changed,
-            live_u64s,
-        } = change.map_err(|_| Error::BtreeTopology)?;
-        self.paths.key_changed(slot, key.key.pos, &before, &place);
+        let (btree, level, changed) = (u.btree, u.level, key.key);
+        let place = data.seek_from(u.at, changed.pos);
+        let change = data.insert_at(&place, key, seq);
+        let Change { edit, live_u64s } = change.map_err(|_| Error::BtreeTopology)?;
         let head = self.locks.lock_ref(slot).map(|l| l.shared());
         let head = head.ok_or(Error::BtreeTopology)?;
-        if changed {
+        if let Some(edit) = edit {
+            self.paths.key_changed(slot, changed.pos, &edit);
+            let here = |u: &Update| {
+                let path = u.to.path.and_then(|i| self.paths.get(i));
+                path.and_then(|p| p.slot(u.level)) == Some(slot)
+            };
+            // Those that follow are behind it.
+            for later in self.pending.updates_after(i).filter(|u| here(u)) {
+                if let Some(at) = later.at.as_mut() {
+                    at.keep_up(&edit, true);
+                }
+            }
             self.btree.dirtied(head, Some(seq));
-            if u.level > 0 {
+            if level > 0 {
                 head.set(Flag::NEED_WRITE);
             }
         }
         if live_u64s < 0 {
             head.shrunk(live_u64s.unsigned_abs());
         }
-        self.btree.overlay_written(u.btree, u.level, &key.key);
+        self.btree.overlay_written(btree, level, &changed);
         Ok(())
     }
 
