@@ -6,9 +6,12 @@
 //! the transaction ran.
 
 pub mod acl;
+pub mod create;
 pub mod dirent;
 pub mod inode;
+pub mod link;
 pub mod options;
+pub mod rename;
 pub mod str_hash;
 pub mod xattr;
 

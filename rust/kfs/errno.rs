@@ -30,8 +30,22 @@ codes! {
     EBUSY,
     /// Waiting would never end.
     EDEADLK,
+    /// It exists.
+    EEXIST,
     /// Too large.
     EFBIG,
+    /// Permission denied.
+    EACCES,
+    /// Too many links.
+    EMLINK,
+    /// It is not a directory.
+    ENOTDIR,
+    /// It is not empty.
+    ENOTEMPTY,
+    /// The operation is not permitted.
+    EPERM,
+    /// Not within one filesystem.
+    EXDEV,
     /// An argument makes no sense.
     EINVAL,
     /// A device failed, or what it holds is damaged.

@@ -6,6 +6,10 @@
 //! were there all along. Offsets beyond what a file position can hold are not listed; no hash
 //! reaches there.
 
+pub mod edit;
+
+pub use edit::{is_empty, Directory, Target};
+
 use core::ops::Range;
 
 use bcachefs_format::{

@@ -1,8 +1,17 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Inodes by number.
 
+pub mod delete;
+pub mod edit;
+pub mod number;
+pub mod state;
+
+pub use edit::{edit, Edit};
+pub use number::Numbers;
+pub use state::{Changed, State};
+
 use bcachefs_format::{
-    bkey::KeyType,
+    bkey::{KeyRef, KeyType},
     btree_id::BtreeId,
     keys::inode::{Inode, InodeFlags},
     pos::Bpos,
@@ -27,16 +36,21 @@ pub fn find(t: &mut Attempt<'_>, id: InodeId) -> Result<Inode, TransError> {
     let Some(key) = t.get(BtreeId::INODES, pos)? else {
         return Err(Error::InodeMissing.into());
     };
+    Ok(parse(key)?)
+}
+
+/// The inode that `key` is.
+fn parse(key: KeyRef<'_>) -> Result<Inode, Error> {
     match key.key.key_type {
         KeyType::INODE | KeyType::INODE_V2 | KeyType::INODE_V3 => {}
         // Nodes have it in the place of an inode that breaks a rule.
-        KeyType::ERROR => return Err(Error::InodeInvalid.into()),
+        KeyType::ERROR => return Err(Error::InodeInvalid),
         // What is left of a deleted inode.
-        _ => return Err(Error::InodeMissing.into()),
+        _ => return Err(Error::InodeMissing),
     }
     let inode = Inode::parse(key).map_err(|_| Error::InodeInvalid)?;
     if !inode.mode.file_type().is_inode_type() {
-        return Err(Error::InodeInvalid.into());
+        return Err(Error::InodeInvalid);
     }
     Ok(inode)
 }

@@ -7,6 +7,8 @@
 //!
 //! [`Slot::step`] is the rule, apart from any btree; [`find`] walks.
 
+pub mod edit;
+
 use bcachefs_format::{
     bkey::{KeyRef, KeyType},
     btree_id::BtreeId,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Extended attributes: by name, and the list of names.
 
+pub mod edit;
+
 use bcachefs_format::{
     bkey::KeyType,
     btree_id::BtreeId,

@@ -135,6 +135,19 @@ errors! {
     XattrInvalid EUCLEAN "an extended attribute is damaged";
     HandleStale ESTALE "the file handle no longer names a file";
     NameTooLong ENAMETOOLONG "the name is too long";
+    NameExists EEXIST "the name exists";
+    DirectoryFull ENOSPC "the directory has no place for the name";
+    DirectoryNotEmpty ENOTEMPTY "the directory is not empty";
+    NotDirectory ENOTDIR "not a directory";
+    CrossDevice EXDEV "not within one filesystem, or not without changing options";
+    TooManyLinks EMLINK "too many links";
+    InodeNumbersFull ENOSPC "no inode number is free";
+    NumberTaken EBUSY "an inode number that was free is not any more";
+    XattrExists EEXIST "the attribute exists";
+    XattrTooBig ENOSPC "the attribute does not fit";
+    SubvolumeName EOPNOTSUPP "names of subvolumes cannot be changed yet";
+    LinkTooLong ENAMETOOLONG "the target of a symbolic link is longer than is supported yet";
+    NotPermitted EPERM "this cannot be done with the file";
     ReadOnly EROFS "the filesystem is read-only";
     // tests/
     TestUnknown EINVAL "there is no such test, or not with these arguments";

@@ -59,6 +59,12 @@ impl Operations for Listing {
     fn iterate(dir: &Inode, emitter: &mut Emitter<'_>) -> Result {
         iterate(dir, emitter).map_err(Error::errno)
     }
+
+    fn sync(dir: &Inode) -> Result {
+        inode::unused::write_times(dir)
+            .and_then(|()| inode::update::make_durable(dir))
+            .map_err(Error::errno)
+    }
 }
 
 fn iterate(dir: &Inode, emitter: &mut Emitter<'_>) -> error::Result {

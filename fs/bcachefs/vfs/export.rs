@@ -39,10 +39,9 @@ struct Name {
 
 impl Name {
     fn of(inode: &Inode) -> Self {
-        let info = inode.data();
         Name {
-            id: info.id,
-            generation: info.key.generation,
+            id: inode.data().id,
+            generation: inode.generation(),
         }
     }
 
@@ -105,7 +104,7 @@ impl Operations for Handles {
 
     fn parent(child: &Inode) -> Result<InodeRef<'_, Bcachefs>> {
         let info = child.data();
-        fs::inode::parent(info.id, &info.key)
+        fs::inode::parent(info.id, &info.key())
             .and_then(|parent| inode::get(child.super_block(), parent))
             .map_err(Error::errno)
     }
@@ -115,7 +114,7 @@ impl Operations for Handles {
         inode::mount(parent)
             .fs
             .btree
-            .run(|t| fs::dirent::name_of(t, dir, info.id, &info.key))
+            .run(|t| fs::dirent::name_of(t, dir, info.id, &info.key()))
             .map_err(Error::errno)
     }
 }
@@ -130,8 +129,8 @@ fn open<'a>(
         Err(Error::InodeMissing | Error::SubvolumeMissing) => return Err(Error::HandleStale),
         found => found?,
     };
-    let key = &inode.data().key;
-    if key.generation != name.generation || fs::inode::is_unlinked(key) {
+    let key = inode.data().key();
+    if key.generation != name.generation || fs::inode::is_unlinked(&key) {
         return Err(Error::HandleStale);
     }
     Ok(inode)

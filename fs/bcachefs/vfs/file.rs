@@ -43,6 +43,18 @@ pub(super) struct Data;
 pub(super) const DATA: iomap::Table<Bcachefs> = iomap::Table::new::<Data>();
 pub(super) const DATA_FILE: FileTable<Bcachefs> = FileTable::iomap::<Data>();
 
+/// Changes the size of a file. The inode is locked for change.
+///
+/// # Errors
+///
+/// [`Error::Unsupported`] unless it stays what it is: this is not built yet.
+pub(super) fn set_size(inode: &Inode, size: u64) -> error::Result {
+    match size == inode.size() {
+        true => Ok(()),
+        false => Err(Error::Unsupported),
+    }
+}
+
 /// The alignment direct I/O needs: the largest block size of all members.
 pub(super) fn direct_alignment(mount: &Mount) -> u32 {
     let devices = mount.fs.devices.iter();

@@ -1,14 +1,23 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Inodes: from their keys into the inode cache, and what stat says of them.
 
+mod attributes;
+mod create;
+mod names;
+pub(super) mod unused;
+pub(super) mod update;
+
 use bcachefs_format::keys::{
     inode::{time::UnixTime, FileType, Inode as Key, InodeFlags},
     str_hash::StrHashInfo,
 };
-use kernel::{error::Result, prelude::*};
+use kernel::{error::Result, prelude::*, sync::Arc};
 use kfs::vfs::{
     self, acl,
-    inode::{Flags, Kind, Operations, Table},
+    inode::{
+        Changes, Created, Creation, FileAttributes, Flags, Kind, Name, Operations, RenameMode, Table,
+        TimeUpdate,
+    },
     iomap::FiemapRequest,
     stat::{Attributes, Stat},
     xattr::Names,
@@ -22,7 +31,7 @@ use super::{
     xattr,
 };
 use crate::{
-    fs::{self, InodeId},
+    fs::{self, inode::State, link::Used, InodeId},
     util::error::{self, Error},
 };
 
@@ -36,10 +45,33 @@ const LINK_MAX: u64 = 4095;
 pub struct InodeInfo {
     /// Which inode it is.
     pub id: InodeId,
-    /// Its key, as it was when the inode came into the cache.
-    pub key: Key,
+    /// Its newest key.
+    pub state: Arc<State>,
     /// How its names are hashed.
     pub hash: StrHashInfo,
+}
+
+impl InodeInfo {
+    fn new(id: InodeId, key: &Key) -> error::Result<Self> {
+        let hash = StrHashInfo::new(key).ok_or(Error::InodeInvalid)?;
+        let state = State::new(key)?;
+        Ok(InodeInfo { id, state, hash })
+    }
+
+    /// The key as it is now.
+    pub fn key(&self) -> Key {
+        self.state.key()
+    }
+
+    /// The newest journal entry that changed the inode.
+    pub fn journal_seq(&self) -> u64 {
+        self.state.journal_seq()
+    }
+
+    /// For transactions.
+    pub(super) fn used(&self) -> Used<'_> {
+        Used { id: self.id, state: &self.state, hash: &self.hash }
+    }
 }
 
 /// The operations of all types of inodes.
@@ -71,30 +103,28 @@ fn load<'a>(
     mut new: NewInode<'a, Bcachefs>,
 ) -> error::Result<InodeRef<'a, Bcachefs>> {
     let key = mount.fs.btree.run(|t| fs::inode::find(t, id))?;
-    let hash = StrHashInfo::new(&key).ok_or(Error::InodeInvalid)?;
     if key.size > vfs::MAX_FILE_POSITION {
         return Err(Error::InodeInvalid);
     }
-
-    let time = |stored| timestamp(mount.times.to_unix(stored));
-    new.set_number(id.inum);
     new.set_permissions(key.mode.permissions());
     new.set_owner(key.uid, key.gid);
+    let kind = fill(mount, &mut new, &key)?;
+    Ok(new.finish(kind, InodeInfo::new(id, &key)?))
+}
+
+/// Fills in what follows from the key of a new inode, other than owner and permissions.
+fn fill(mount: &Mount, new: &mut NewInode<'_, Bcachefs>, key: &Key) -> error::Result<Kind<Bcachefs>> {
+    let time = |stored| timestamp(mount.times.to_unix(stored));
+    new.set_number(key.inum);
     new.set_links(key.nlink());
     new.set_size(key.size);
     new.set_blocks(key.sectors);
     new.set_times(time(key.atime), time(key.mtime), time(key.ctime));
     new.set_generation(key.generation);
-    let has = |flag| key.flags.contains(flag);
-    new.set_flags(Flags {
-        sync: has(InodeFlags::SYNC),
-        immutable: has(InodeFlags::IMMUTABLE),
-        append: has(InodeFlags::APPEND),
-        noatime: has(InodeFlags::NOATIME),
-    });
+    new.set_flags(flags(key));
 
     let (major, minor) = key.rdev();
-    let kind = match key.mode.file_type() {
+    Ok(match key.mode.file_type() {
         FileType::DIR => Kind::Directory {
             inode: INODE,
             file: DIR_FILE,
@@ -118,8 +148,26 @@ fn load<'a>(
         FileType::FIFO => Kind::Fifo { inode: INODE },
         FileType::SOCK => Kind::Socket { inode: INODE },
         _ => return Err(Error::InodeInvalid),
-    };
-    Ok(new.finish(kind, InodeInfo { id, key, hash }))
+    })
+}
+
+/// What the VFS is to enforce.
+fn flags(key: &Key) -> Flags {
+    let has = |flag| key.flags.contains(flag);
+    Flags {
+        sync: has(InodeFlags::SYNC),
+        immutable: has(InodeFlags::IMMUTABLE),
+        append: has(InodeFlags::APPEND),
+        noatime: has(InodeFlags::NOATIME),
+    }
+}
+
+/// A time, as keys have it.
+fn stored(mount: &Mount, time: Timestamp) -> i64 {
+    mount.times.from_unix(UnixTime {
+        secs: time.seconds,
+        nanos: time.nanoseconds,
+    })
 }
 
 fn timestamp(time: UnixTime) -> Timestamp {
@@ -142,16 +190,16 @@ impl Operations for Ops {
     }
 
     fn getattr(inode: &Inode, stat: &mut Stat<'_>) -> Result {
-        let (mount, info) = (mount(inode), inode.data());
-        stat.set_birth_time(timestamp(mount.times.to_unix(info.key.otime)));
+        let (mount, info, key) = (mount(inode), inode.data(), inode.data().key());
+        stat.set_birth_time(timestamp(mount.times.to_unix(key.otime)));
         stat.set_subvolume(info.id.subvol.into());
         let block_bytes = mount.fs.sup.block_bytes();
         stat.set_block_size(block_bytes);
-        if info.key.mode.is_reg() {
+        if key.mode.is_reg() {
             let align = file::direct_alignment(mount);
             stat.set_direct_io_alignment(align, align);
         }
-        let has = |flag| info.key.flags.contains(flag);
+        let has = |flag| key.flags.contains(flag);
         let table = [
             (Attributes::IMMUTABLE, has(InodeFlags::IMMUTABLE)),
             (Attributes::APPEND, has(InodeFlags::APPEND)),
@@ -175,16 +223,67 @@ impl Operations for Ops {
     fn fiemap(inode: &Inode, request: FiemapRequest<'_>) -> Result {
         vfs::iomap::fiemap::<file::Data>(inode, request)
     }
+
+    fn create<'a>(
+        dir: &'a Inode,
+        name: Option<&[u8]>,
+        creation: &Creation<'_>,
+    ) -> Result<Created<'a, Bcachefs>> {
+        create::create(dir, name, creation).map_err(Error::errno)
+    }
+
+    fn add_link(inode: &Inode, dir: &Inode, name: &[u8]) -> Result {
+        names::link(inode, dir, name).map_err(Error::errno)
+    }
+
+    fn remove(dir: &Inode, name: &[u8], inode: &Inode) -> Result {
+        names::unlink(dir, name, inode).map_err(Error::errno)
+    }
+
+    fn rename(
+        from: Name<'_, Bcachefs>,
+        to: Name<'_, Bcachefs>,
+        mode: RenameMode,
+        whiteout: Option<&Creation<'_>>,
+    ) -> Result {
+        names::rename(from, to, mode, whiteout).map_err(Error::errno)
+    }
+
+    fn setattr(inode: &Inode, changes: &Changes) -> Result {
+        attributes::set(inode, changes).map_err(Error::errno)
+    }
+
+    fn update_time(inode: &Inode, update: TimeUpdate) -> Result {
+        attributes::write_times(inode, update).map_err(Error::errno)
+    }
+
+    fn set_acl(
+        inode: &Inode,
+        kind: acl::Kind,
+        entries: Option<&[acl::Entry]>,
+        mode: Option<u16>,
+    ) -> Result {
+        xattr::set_acl(inode, kind, entries, mode).map_err(Error::errno)
+    }
+
+    fn attributes(inode: &Inode) -> Result<FileAttributes> {
+        Ok(attributes::flags_of(inode))
+    }
+
+    fn set_attributes(inode: &Inode, wanted: &FileAttributes) -> Result {
+        attributes::set_flags(inode, wanted).map_err(Error::errno)
+    }
 }
 
 /// The target of a symbolic link.
 fn link(inode: &Inode) -> error::Result<KVec<u8>> {
     let info = inode.data();
-    if info.key.size == 0 || info.key.size > LINK_MAX {
+    let size = info.key().size;
+    if size == 0 || size > LINK_MAX {
         return Err(Error::InodeInvalid);
     }
     // Not more than LINK_MAX.
-    let len = info.key.size as usize;
+    let len = size as usize;
     let mut target = mount(inode).reader.read_bytes(info.id, 0, len)?;
     if let Some(end) = target.iter().position(|b| *b == 0) {
         target.truncate(end);

@@ -1,8 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0
 //! The file system type: mount options, superblocks, statfs.
 
-use bcachefs_format::keys::inode::TimeBase;
-use kernel::{error::Result, fmt, prelude::*, sync::Arc};
+use bcachefs_format::{
+    features::Features,
+    keys::inode::{time::UnixTime, TimeBase},
+    sb::options::StrHashOpt,
+};
+use kernel::{
+    error::Result,
+    fmt,
+    prelude::*,
+    sync::{
+        atomic::{Atomic, Relaxed},
+        Arc,
+    },
+};
 use kfs::vfs::{
     self,
     context::{Log, MountFlags, MountPurpose},
@@ -24,7 +36,7 @@ use super::{
 use crate::{
     alloc::accounting::{self, Usage},
     data::Reader,
-    fs::InodeId,
+    fs::{inode::Numbers, InodeId},
     init::{self, Access, Filesystem, Options, Request},
     show::Show,
     util::{error::Error, log},
@@ -52,6 +64,12 @@ pub struct Mount {
     pub reader: Arc<Reader>,
     /// How times are stored in it.
     pub times: TimeBase,
+    /// Numbers for new inodes.
+    pub numbers: Numbers,
+    /// How names are hashed in new inodes.
+    pub str_hash: StrHashOpt,
+    /// Features that the superblock is known to name.
+    features: Atomic<u64>,
 }
 
 /// Options being collected for a mount or a remount.
@@ -163,10 +181,8 @@ impl FileSystem for Bcachefs {
         let mount = Mount::new(fs).map_err(Error::errno)?;
         let sup = &mount.fs.sup;
         if access == Access::ReadWrite {
-            // What is there so far changes keys, not files.
-            log.warn(fmt!("files cannot be changed yet: the VFS takes the filesystem for read-only"));
+            log.warn(fmt!("read-write mounts are for tests: what is written may be lost"));
         }
-        sb.hold_read_only();
 
         sb.set_magic(MAGIC);
         sb.set_block_size(sup.block_bytes())?;
@@ -216,6 +232,14 @@ impl FileSystem for Bcachefs {
         writing.thaw(&log::KernelLog).map_err(Error::errno)
     }
 
+    fn delete(inode: &Inode<Self>) {
+        inode::unused::delete(inode);
+    }
+
+    fn write_inode(inode: &Inode<Self>, _: bool) -> Result {
+        inode::unused::write_times(inode).map_err(Error::errno)
+    }
+
     fn statfs(sb: &SuperBlock<Self>, _: &Inode<Self>) -> Result<FsStat> {
         let fs = &sb.data().fs;
         let usage = usage(fs).map_err(Error::errno)?;
@@ -259,13 +283,38 @@ impl Mount {
             encoded_max,
         )?;
         let times = fs.sup.times();
+        let options = fs.sup.raw()?.options()?;
         let show = Show::new(&fs)?;
         Ok(Mount {
             _show: show,
             fs,
             reader,
             times,
+            numbers: Numbers::new(&options)?,
+            str_hash: options.str_hash,
+            features: Atomic::new(0),
         })
+    }
+}
+
+impl Mount {
+    /// The time of now, as keys have it.
+    pub(super) fn now(&self, sb: &SuperBlock<Bcachefs>) -> i64 {
+        let now = sb.now();
+        self.times.from_unix(UnixTime { secs: now.seconds, nanos: now.nanoseconds })
+    }
+
+    /// Has the superblock name `features` before they are used. Sleeps; it is written if it does not name them yet.
+    pub(super) fn require(&self, features: Features) -> crate::util::error::Result {
+        if self.features.load(Relaxed) & features.0 == features.0 {
+            return Ok(());
+        }
+        if !self.fs.live.read(|sb| sb.features().contains(features))? {
+            self.fs.live.change(|image| image.edit_features(features, Features(0)))?;
+        }
+        // Who forgets what another one has just found out looks it up again.
+        self.features.store(self.features.load(Relaxed) | features.0, Relaxed);
+        Ok(())
     }
 }
 

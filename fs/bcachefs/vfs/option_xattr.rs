@@ -28,7 +28,7 @@ impl Handler for Explicit {
 
     fn get(inode: &Inode, name: &[u8], value: &mut Value<'_>) -> Result {
         let found = options::by_name(name).and_then(|opt| {
-            let value = options::explicit(&inode.data().key, opt)?;
+            let value = options::explicit(&inode.data().key(), opt)?;
             Some((opt, value))
         });
         found
@@ -48,7 +48,7 @@ impl Handler for Effective {
         let sup = &mount(inode).fs.sup;
         options::by_name(name)
             .ok_or(Error::XattrMissing)
-            .and_then(|opt| Ok((opt, options::effective(sup, &inode.data().key, opt)?)))
+            .and_then(|opt| Ok((opt, options::effective(sup, &inode.data().key(), opt)?)))
             .and_then(|(opt, n)| print(inode, opt, n, value))
             .map_err(Error::errno)
     }

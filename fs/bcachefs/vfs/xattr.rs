@@ -1,20 +1,35 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Extended attributes and access control lists.
 
-use bcachefs_format::keys::{acl::AclTag, xattr::XattrType};
+use bcachefs_format::keys::{
+    acl::{AclEntry, AclTag},
+    inode::Mode as FileMode,
+    xattr::XattrType,
+};
 use kernel::{error::Result, prelude::*};
 use kfs::vfs::{
     acl,
-    xattr::{Handler, Names, Value},
+    xattr::{Handler, Names, SetMode, Value},
 };
 
 use super::{
-    inode::{mount, Inode},
+    inode::{
+        mount,
+        update::{committed, Fields, COMMIT, COMMIT_ALWAYS},
+        Inode,
+    },
     mount::Bcachefs,
     option_xattr,
 };
 use crate::{
-    fs::{acl::AclKind, xattr},
+    fs::{
+        acl::AclKind,
+        inode::edit,
+        xattr::{
+            self,
+            edit::{Attributes, Prepared, SetMode as Mode},
+        },
+    },
     util::error::{self, Error},
 };
 
@@ -39,6 +54,10 @@ macro_rules! handler {
             fn get(inode: &Inode, name: &[u8], value: &mut Value<'_>) -> Result {
                 get(inode, XattrType::$xattr_type, name, value).map_err(Error::errno)
             }
+
+            fn set(inode: &Inode, name: &[u8], value: Option<&[u8]>, mode: SetMode) -> Result {
+                set(inode, XattrType::$xattr_type, name, value, mode).map_err(Error::errno)
+            }
         }
     };
 }
@@ -62,6 +81,107 @@ fn get(
     Ok(())
 }
 
+/// Sets or removes an attribute. Sleeps.
+fn set(
+    inode: &Inode,
+    xattr_type: XattrType,
+    name: &[u8],
+    value: Option<&[u8]>,
+    mode: SetMode,
+) -> error::Result {
+    let attr = value.map(|v| Prepared::new(xattr_type, name, v)).transpose()?;
+    let mode = match mode {
+        SetMode::Either => Mode::Either,
+        SetMode::Create => Mode::Create,
+        SetMode::Replace => Mode::Replace,
+    };
+    write(inode, xattr_type, name, attr.as_ref(), mode, None)
+}
+
+/// Sets or removes an attribute, and the permissions with it if `permissions` says so.
+fn write(
+    inode: &Inode,
+    xattr_type: XattrType,
+    name: &[u8],
+    attr: Option<&Prepared>,
+    mode: Mode,
+    permissions: Option<u16>,
+) -> error::Result {
+    let (mount, info) = (mount(inode), inode.data());
+    let now = mount.now(inode.super_block());
+    let how = if attr.is_some() { COMMIT } else { COMMIT_ALWAYS };
+    let (changed, done) = mount.fs.btree.commit(None, how, |t| {
+        let mut edited = edit(t, info.id, Some(&info.state))?;
+        let snapshot = edited.snapshot;
+        let attributes = Attributes { inum: info.id.inum, hash: info.hash, snapshot };
+        match attr {
+            Some(attr) => attributes.set(t, attr, mode)?,
+            None => attributes.remove(t, xattr_type, name)?,
+        }
+        edited.key.ctime = now;
+        if let Some(mode) = permissions {
+            edited.key.mode = FileMode(edited.key.mode.0 & !0o7777 | mode & 0o7777);
+        }
+        edited.put(t)
+    })?;
+    committed(inode, &changed, done.seq, Fields::CTIME.and(Fields::MODE));
+    Ok(())
+}
+
+/// A list as it is written.
+pub(super) fn prepare_acl(kind: AclKind, entries: &[acl::Entry]) -> error::Result<Prepared> {
+    let mut stored = KVec::with_capacity(entries.len(), GFP_KERNEL)?;
+    for entry in entries {
+        let tag = match entry.tag {
+            acl::Tag::UserObject => AclTag::UserObj,
+            acl::Tag::User(id) => AclTag::User(id),
+            acl::Tag::GroupObject => AclTag::GroupObj,
+            acl::Tag::Group(id) => AclTag::Group(id),
+            acl::Tag::Mask => AclTag::Mask,
+            acl::Tag::Other => AclTag::Other,
+        };
+        stored.push(AclEntry { tag, perm: entry.permissions.into() }, GFP_KERNEL)?;
+    }
+    crate::fs::acl::prepare(kind, &stored)
+}
+
+fn acl_kind(kind: acl::Kind) -> AclKind {
+    match kind {
+        acl::Kind::Access => AclKind::Access,
+        acl::Kind::Default => AclKind::Default,
+    }
+}
+
+/// Sets or removes an access control list. Sleeps.
+pub(super) fn set_acl(
+    inode: &Inode,
+    kind: acl::Kind,
+    entries: Option<&[acl::Entry]>,
+    mode: Option<u16>,
+) -> error::Result {
+    let kind = acl_kind(kind);
+    let attr = entries.map(|e| prepare_acl(kind, e)).transpose()?;
+    let done = write(inode, kind.xattr_type(), &[], attr.as_ref(), Mode::Either, mode);
+    match done {
+        // There was none to be removed; the permissions may have changed all the same.
+        Err(Error::XattrMissing) => match mode {
+            Some(mode) => set_permissions(inode, mode),
+            None => Ok(()),
+        },
+        done => done,
+    }
+}
+
+fn set_permissions(inode: &Inode, mode: u16) -> error::Result {
+    let now = mount(inode).now(inode.super_block());
+    let fields = Fields::CTIME.and(Fields::MODE);
+    super::inode::update::change(inode, fields, |key| {
+        key.mode = FileMode(key.mode.0 & !0o7777 | mode & 0o7777);
+        key.ctime = now;
+    })?;
+    Ok(())
+}
+
 /// Hands all names to `names`. May sleep.
 pub(super) fn list(inode: &Inode, names: &mut Names<'_>) -> error::Result {
     let info = inode.data();
@@ -81,17 +201,14 @@ pub(super) fn list(inode: &Inode, names: &mut Names<'_>) -> error::Result {
     for (prefix, name) in found.iter() {
         names.add(prefix.as_bytes(), name);
     }
-    option_xattr::list(&info.key, names);
+    option_xattr::list(&info.key(), names);
     Ok(())
 }
 
 /// An access control list. May sleep.
 pub(super) fn acl(inode: &Inode, kind: acl::Kind) -> error::Result<Option<acl::Entries>> {
     let info = inode.data();
-    let kind = match kind {
-        acl::Kind::Access => AclKind::Access,
-        acl::Kind::Default => AclKind::Default,
-    };
+    let kind = acl_kind(kind);
     let found = mount(inode)
         .fs
         .btree

@@ -93,3 +93,74 @@ pub(super) fn build<T: FileSystem>(
     }
     Ok(acl)
 }
+
+/// The entries of a list of the VFS; `EINVAL` if one is about somebody who has no id here. May sleep.
+///
+/// # Safety
+///
+/// `list` must be a list, which does not change meanwhile.
+pub(super) unsafe fn entries<T: FileSystem>(
+    sb: &SuperBlock<T>,
+    list: *const bindings::posix_acl,
+) -> Result<Entries> {
+    let mut entries = Entries::new();
+    // SAFETY: By the contract, as below.
+    let count = unsafe { bindings::kfs_posix_acl_count(list) };
+    for index in 0..count {
+        let (mut tag, mut permissions, mut id) = (0, 0, 0);
+        // SAFETY: The helper checks the index.
+        let known = unsafe {
+            bindings::kfs_posix_acl_get(
+                sb.as_raw(),
+                list,
+                index,
+                &mut tag,
+                &mut permissions,
+                &mut id,
+            )
+        };
+        let tag = match tag as u32 {
+            bindings::ACL_USER_OBJ => Tag::UserObject,
+            bindings::ACL_USER => Tag::User(id),
+            bindings::ACL_GROUP_OBJ => Tag::GroupObject,
+            bindings::ACL_GROUP => Tag::Group(id),
+            bindings::ACL_MASK => Tag::Mask,
+            bindings::ACL_OTHER => Tag::Other,
+            _ => return Err(EINVAL),
+        };
+        if !known {
+            return Err(EINVAL);
+        }
+        let permissions = (permissions & 7) as u8;
+        entries.push(Entry { tag, permissions }, GFP_KERNEL)?;
+    }
+    Ok(entries)
+}
+
+/// A list of the VFS that is ours.
+///
+/// # Invariants
+///
+/// The pointer is to a list, with a reference of its own.
+pub(super) struct Owned(core::ptr::NonNull<bindings::posix_acl>);
+
+impl Owned {
+    /// # Safety
+    ///
+    /// `list` must be null or a list, a reference to which is given away.
+    pub(super) unsafe fn from_raw(list: *mut bindings::posix_acl) -> Option<Self> {
+        core::ptr::NonNull::new(list).map(Self)
+    }
+
+    pub(super) fn entries<T: FileSystem>(&self, sb: &SuperBlock<T>) -> Result<Entries> {
+        // SAFETY: By the type invariant; lists in use do not change.
+        unsafe { entries(sb, self.0.as_ptr()) }
+    }
+}
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        // SAFETY: By the type invariant.
+        unsafe { bindings::kfs_posix_acl_release(self.0.as_ptr()) };
+    }
+}

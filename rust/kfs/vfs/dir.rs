@@ -20,6 +20,9 @@ pub trait Operations: 'static {
     ///
     /// The directory is locked shared.
     fn iterate(dir: &Inode<Self::FileSystem>, emitter: &mut Emitter<'_>) -> Result;
+
+    /// Makes the names in the directory durable, and the directory itself. Nothing is locked.
+    fn sync(dir: &Inode<Self::FileSystem>) -> Result;
 }
 
 /// The type of a directory entry, as `readdir(3)` reports it.

@@ -43,7 +43,7 @@ impl<D: dir::Operations> Directory<D> {
         llseek: Some(bindings::generic_file_llseek),
         read: Some(bindings::generic_read_dir),
         iterate_shared: Some(Self::iterate_shared),
-        fsync: Some(bindings::noop_fsync),
+        fsync: Some(Self::fsync),
         ..pin_init::zeroed()
     };
 
@@ -65,6 +65,24 @@ impl<D: dir::Operations> Directory<D> {
                 (dir, dir::Emitter::new(ctx, dots))
             };
             D::iterate(dir, &mut emitter)?;
+            Ok(0)
+        })
+    }
+}
+
+impl<D: dir::Operations> Directory<D> {
+    /// # Safety
+    ///
+    /// For the VFS only: `file` is an open directory that carries this table.
+    unsafe extern "C" fn fsync(
+        file: *mut bindings::file,
+        _start: i64,
+        _end: i64,
+        _data_only: i32,
+    ) -> i32 {
+        from_result(|| {
+            // SAFETY: See above.
+            D::sync(unsafe { Inode::from_raw(bindings::kfs_file_inode(file)) })?;
             Ok(0)
         })
     }

@@ -136,6 +136,18 @@ pub trait FileSystem: Sized + Send + Sync + 'static {
         build_error!(VTABLE_DEFAULT_ERROR)
     }
 
+    /// Deletes an inode without links that nobody uses any more: its last user is gone. Its pages are gone, too. What goes wrong is
+    /// the filesystem's to report, and to do later.
+    fn delete(_inode: &inode::Inode<Self>) {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
+    /// Writes what only the VFS's fields of the inode know: times that were put off (`lazytime`). With `wait` for a caller who
+    /// wants them durable, which is done separately.
+    fn write_inode(_inode: &inode::Inode<Self>, _wait: bool) -> Result {
+        build_error!(VTABLE_DEFAULT_ERROR)
+    }
+
     /// Called at unmount after the last inode is gone and before [`Data`](Self::Data) is dropped.
     fn put_super(_sb: &SuperBlock<Self>) {
         build_error!(VTABLE_DEFAULT_ERROR)

@@ -6,12 +6,20 @@
 //! until it is [finished](NewInode::finish) or dropped. Each inode has the filesystem's own data embedded, from `finish` until it
 //! leaves the cache.
 
+mod attributes;
 mod cache;
+mod change;
+mod create;
+mod names;
 mod new;
 mod operations;
 mod table;
 
 pub use self::{
+    attributes::FileAttributes,
+    change::{Changes, TimeUpdate},
+    create::{Created, Creation, Inherited, Label, What},
+    names::{Name, RenameMode},
     new::{Flags, Kind, NewInode},
     operations::Operations,
     table::Table,

@@ -120,6 +120,14 @@ impl<T: FileSystem> SuperBlock<T> {
         unsafe { T::Data::borrow(data) }
     }
 
+    /// The time of now, as files get it.
+    pub fn now(&self) -> super::Timestamp {
+        let mut nanoseconds = 0;
+        // SAFETY: No requirements.
+        let seconds = unsafe { bindings::kfs_file_clock(&mut nanoseconds) };
+        super::Timestamp { seconds, nanoseconds: nanoseconds as u32 }
+    }
+
     /// What [`FileSystem::identify`] returned.
     pub fn identity(&self) -> &T::Identity {
         &self.info().identity

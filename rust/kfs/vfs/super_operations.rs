@@ -20,6 +20,7 @@ impl<T: FileSystem> Callbacks<T> {
         free_inode: Some(inode::free::<T>),
         evict_inode: Some(inode::evict::<T>),
         put_super: Some(Self::put_super),
+        write_inode: if T::HAS_WRITE_INODE { Some(Self::write_inode) } else { None },
         statfs: Some(Self::statfs),
         sync_fs: if T::HAS_SYNC { Some(Self::sync_fs) } else { None },
         freeze_fs: if T::HAS_FREEZE { Some(Self::freeze_fs) } else { None },
@@ -39,6 +40,23 @@ impl<T: FileSystem> Callbacks<T> {
         }
         // SAFETY: The VFS calls nothing else for this superblock.
         unsafe { super_block::drop_data::<T>(sb) };
+    }
+
+    /// # Safety
+    ///
+    /// For the VFS only: the inode is held, or its last user is just letting go of it.
+    unsafe extern "C" fn write_inode(
+        inode: *mut bindings::inode,
+        control: *mut bindings::writeback_control,
+    ) -> i32 {
+        from_result(|| {
+            // SAFETY: See above.
+            unsafe {
+                let wait = (*control).sync_mode == bindings::writeback_sync_modes_WB_SYNC_ALL;
+                T::write_inode(Inode::from_raw(inode), wait)?;
+            }
+            Ok(0)
+        })
     }
 
     /// # Safety

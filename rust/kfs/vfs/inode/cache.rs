@@ -2,7 +2,7 @@
 
 //! Allocation of inodes, and finding them by key.
 
-use super::{InodeEntry, InodeRef, NewInode, Slot};
+use super::{Inode, InodeEntry, InodeRef, NewInode, Slot};
 use crate::{
     bindings,
     vfs::{filesystem::FileSystem, registration::Type, super_block::SuperBlock},
@@ -83,8 +83,15 @@ pub(in crate::vfs) unsafe extern "C" fn evict<T: FileSystem>(inode: *mut binding
     // seen by nobody: operations that the VFS calls under RCU alone are answered without looking at it.
     unsafe {
         bindings::truncate_inode_pages_final(&mut (*inode).i_data);
-        bindings::clear_inode(inode);
         let slot = Slot::<T>::from_raw(inode);
+        if T::HAS_DELETE && (*slot).has_data && (*inode).__bindgen_anon_1.i_nlink == 0 {
+            // A frozen filesystem has to wait with that.
+            let sb = (*inode).i_sb;
+            bindings::kfs_sb_start_intwrite(sb);
+            T::delete(Inode::from_raw(inode));
+            bindings::kfs_sb_end_intwrite(sb);
+        }
+        bindings::clear_inode(inode);
         if mem::replace(&mut (*slot).has_data, false) {
             (*slot).data.assume_init_drop();
         }

@@ -75,6 +75,19 @@ pub struct Flags {
     pub noatime: bool,
 }
 
+impl Flags {
+    /// As `S_…` flags.
+    pub(super) fn bits(self) -> u32 {
+        let bits = [
+            (self.sync, bindings::KFS_CONST_S_SYNC),
+            (self.immutable, bindings::KFS_CONST_S_IMMUTABLE),
+            (self.append, bindings::KFS_CONST_S_APPEND),
+            (self.noatime, bindings::KFS_CONST_S_NOATIME),
+        ];
+        bits.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit)
+    }
+}
+
 /// An inode that is being filled in. Dropped, it goes away, and others who wait for it try themselves.
 ///
 /// # Invariants
@@ -90,7 +103,7 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
         Self(raw, PhantomData)
     }
 
-    fn raw(&self) -> *mut bindings::inode {
+    pub(super) fn raw(&self) -> *mut bindings::inode {
         self.0.as_ptr()
     }
 
@@ -153,15 +166,8 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
 
     /// Sets the flags.
     pub fn set_flags(&mut self, flags: Flags) {
-        let bits = [
-            (flags.sync, bindings::KFS_CONST_S_SYNC),
-            (flags.immutable, bindings::KFS_CONST_S_IMMUTABLE),
-            (flags.append, bindings::KFS_CONST_S_APPEND),
-            (flags.noatime, bindings::KFS_CONST_S_NOATIME),
-        ];
-        let bits = bits.iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit);
         // SAFETY: See `set_number`.
-        unsafe { (*self.raw()).i_flags = bits };
+        unsafe { (*self.raw()).i_flags = flags.bits() };
     }
 
     /// Says that the file has no access control lists, so that the VFS does not ask.
@@ -172,17 +178,25 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
 
     /// Makes the inode ready, and lets others find it.
     pub fn finish(self, kind: Kind<T>, data: T::InodeData) -> InodeRef<'sb, T> {
+        let raw = self.fill(kind, data);
+        // SAFETY: The inode is an `Inode<T>` now, and the reference goes to the result. Unlocking orders what was written before it.
+        unsafe {
+            bindings::unlock_new_inode(raw.as_ptr());
+            InodeRef::from_raw(raw)
+        }
+    }
+
+    /// Puts in all that makes it an [`Inode<T>`](super::Inode), still locked as new. The reference is given away.
+    pub(super) fn fill(self, kind: Kind<T>, data: T::InodeData) -> NonNull<bindings::inode> {
         self.set_kind(kind);
         let raw = ManuallyDrop::new(self).0;
-        // SAFETY: By the type invariant, the inode is ours until it is unlocked; then it is an `Inode<T>`, and the reference
-        // goes to the result. Unlocking orders what was written before it.
+        // SAFETY: By the type invariant the inode is ours until it is unlocked.
         unsafe {
             let slot = Slot::<T>::from_raw(raw.as_ptr());
             (*slot).data.write(data);
             (*slot).has_data = true;
-            bindings::unlock_new_inode(raw.as_ptr());
-            InodeRef::from_raw(raw)
         }
+        raw
     }
 
     fn set_kind(&self, kind: Kind<T>) {

@@ -53,12 +53,21 @@ const MAX_LINK: usize = bindings::PATH_MAX as usize - 1;
 ///
 /// The VFS calls them for inodes that carry the table, which are [`Inode`]s of the right type: `NewInode::finish` sees to both.
 /// Unless said otherwise a reference to the inode is held during the call.
-struct Callbacks<O>(PhantomData<O>);
+pub(super) struct Callbacks<O>(PhantomData<O>);
 
 impl<O: Operations> Callbacks<O> {
     const TABLES: Tables = Tables {
         directory: bindings::inode_operations {
             lookup: if O::HAS_LOOKUP { Some(Self::lookup) } else { None },
+            create: if O::HAS_CREATE { Some(Self::create) } else { None },
+            mkdir: if O::HAS_CREATE { Some(Self::mkdir) } else { None },
+            symlink: if O::HAS_CREATE { Some(Self::symlink) } else { None },
+            mknod: if O::HAS_CREATE { Some(Self::mknod) } else { None },
+            tmpfile: if O::HAS_CREATE { Some(Self::tmpfile) } else { None },
+            link: if O::HAS_ADD_LINK { Some(Self::link) } else { None },
+            unlink: if O::HAS_REMOVE { Some(Self::unlink) } else { None },
+            rmdir: if O::HAS_REMOVE { Some(Self::unlink) } else { None },
+            rename: if O::HAS_RENAME { Some(Self::rename) } else { None },
             ..Self::COMMON
         },
         symlink: bindings::inode_operations {
@@ -72,6 +81,11 @@ impl<O: Operations> Callbacks<O> {
         getattr: Some(Self::getattr),
         listxattr: if O::HAS_LISTXATTR { Some(Self::listxattr) } else { None },
         get_inode_acl: if O::HAS_ACL { Some(Self::get_inode_acl) } else { None },
+        set_acl: if O::HAS_SET_ACL { Some(Self::set_acl) } else { None },
+        setattr: if O::HAS_SETATTR { Some(Self::setattr) } else { None },
+        update_time: if O::HAS_UPDATE_TIME { Some(Self::update_time) } else { None },
+        fileattr_get: if O::HAS_ATTRIBUTES { Some(Self::fileattr_get) } else { None },
+        fileattr_set: if O::HAS_SET_ATTRIBUTES { Some(Self::fileattr_set) } else { None },
         fiemap: if O::HAS_FIEMAP { Some(Self::fiemap) } else { None },
         ..pin_init::zeroed()
     };

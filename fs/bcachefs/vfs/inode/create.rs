@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Making files.
+//!
+//! The inode is in the cache, locked, before the transaction begins: nobody gets at it by number before all is done. Its
+//! number was free when that was looked up; if it is not any more the whole thing begins anew.
+
+use bcachefs_format::{
+    features::Features,
+    keys::{inode::Mode, str_hash::StrHashType, xattr::XattrType},
+};
+use kernel::prelude::*;
+use kfs::vfs::{
+    inode::{Created, Creation, What},
+    InodeEntry, NewInode,
+};
+
+use super::{
+    fill, mount,
+    update::{committed, Fields, COMMIT},
+    Inode, InodeInfo,
+};
+use crate::{
+    fs::{
+        acl::AclKind,
+        create::{prepare_target, NewFile},
+        xattr::edit::Prepared,
+        InodeId,
+    },
+    util::error::{Error, Result},
+    vfs::{
+        mount::{Bcachefs, Mount},
+        xattr,
+    },
+};
+
+/// Numbers that are tried. All but the first are needed only if somebody else has taken them in another way.
+const TRIES: u32 = 16;
+
+/// A file that is being made: what will be written, and the inode in the cache.
+pub(super) struct Making<'a> {
+    pub(super) file: NewFile,
+    pub(super) new: NewInode<'a, Bcachefs>,
+}
+
+/// Makes a file in `dir`.
+pub(super) fn create<'a>(
+    dir: &'a Inode,
+    name: Option<&[u8]>,
+    creation: &Creation<'_>,
+) -> Result<Created<'a, Bcachefs>> {
+    let (mount, info) = (mount(dir), dir.data());
+    for _ in 0..TRIES {
+        let making = KBox::new(prepare(dir, name, creation)?, GFP_KERNEL)?;
+        let made = mount.fs.btree.commit(None, COMMIT, |t| {
+            making.file.create(t, info.id, &info.state, &info.hash, name)
+        });
+        let (made, done) = match made {
+            Err(Error::NumberTaken) => continue,
+            made => made?,
+        };
+        if let Some(changed) = &made.dir {
+            committed(dir, changed, done.seq, Fields::ENTRIES);
+        }
+        let Making { mut new, .. } = KBox::into_inner(making);
+        let id = InodeId { subvol: info.id.subvol, inum: made.key.inum };
+        let mut key = made.key;
+        key.journal_seq = done.seq;
+        let kind = fill(mount, &mut new, &key)?;
+        return Ok(new.finish_created(kind, InodeInfo::new(id, &key)?));
+    }
+    Err(Error::NumberTaken)
+}
+
+/// Everything that is decided before the transaction.
+#[inline(never)]
+pub(super) fn prepare<'a>(
+    dir: &'a Inode,
+    name: Option<&[u8]>,
+    creation: &Creation<'_>,
+) -> Result<Making<'a>> {
+    let (mount, info) = (mount(dir), dir.data());
+    let (inum, mut new) = take_number(dir, mount)?;
+    new.set_created_by(creation, dir);
+    let inherited = match creation.what {
+        What::Symlink(_) => {
+            new.set_no_acl();
+            Default::default()
+        }
+        _ => new.inherit_acl(dir)?,
+    };
+    let mut attributes = KVec::new();
+    let lists = [(AclKind::Access, &inherited.access), (AclKind::Default, &inherited.default)];
+    for (kind, list) in lists {
+        if let Some(list) = list {
+            attributes.push(xattr::prepare_acl(kind, list)?, GFP_KERNEL)?;
+        }
+    }
+    new.label(dir, name, |label| {
+        let attr = Prepared::new(XattrType::SECURITY, label.name, label.value);
+        attributes.push(attr.map_err(Error::errno)?, GFP_KERNEL)?;
+        Ok(())
+    })?;
+    let target = match creation.what {
+        What::Symlink(target) => {
+            mount.require(Features::INLINE_DATA)?;
+            Some(prepare_target(target)?)
+        }
+        _ => None,
+    };
+    let dev = match creation.what {
+        What::Device { major, minor, .. } => (major << 20) | (minor & 0xf_ffff),
+        _ => 0,
+    };
+    let (uid, gid) = new.owner();
+    let file = NewFile {
+        inum,
+        mode: Mode(new.mode()),
+        uid,
+        gid,
+        dev,
+        now: mount.now(dir.super_block()),
+        str_hash: StrHashType::for_new(mount.str_hash),
+        hash_seed: kfs::random::u64(),
+        attributes,
+        target,
+        block_sectors: mount.fs.sup.block_sectors,
+    };
+    new.set_number(inum);
+    let _ = info;
+    Ok(Making { file, new })
+}
+
+/// A free number, and a new inode in the cache for it.
+fn take_number<'a>(dir: &'a Inode, mount: &Mount) -> Result<(u64, NewInode<'a, Bcachefs>)> {
+    for _ in 0..TRIES {
+        let inum = mount.numbers.take(&mount.fs.btree)?;
+        let id = InodeId { subvol: dir.data().id.subvol, inum };
+        // An inode of this number that is in the cache has just been made by somebody else.
+        if let InodeEntry::New(new) = dir.super_block().inode(id)? {
+            return Ok((inum, new));
+        }
+    }
+    Err(Error::NumberTaken)
+}

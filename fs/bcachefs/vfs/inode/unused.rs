@@ -1,0 +1,41 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Inodes that nobody uses any more.
+
+use super::{mount, update, Inode};
+use crate::{
+    fs::inode::{delete, edit::writable_snapshot},
+    fs_warn,
+    util::error::{Error, Result},
+};
+
+/// Deletes an inode that has no names, when its last user is gone. If that cannot be done now, the next mount does it. Sleeps.
+pub(in crate::vfs) fn delete(inode: &Inode) {
+    let (mount, id) = (mount(inode), inode.data().id);
+    match try_delete(inode) {
+        Ok(()) | Err(Error::ReadOnly | Error::JournalFailed | Error::InodeMissing) => {}
+        Err(e) => fs_warn!(*mount.fs.sup, "{id}: cannot be deleted: {e}; left to the next mount"),
+    }
+}
+
+fn try_delete(inode: &Inode) -> Result {
+    let (mount, id) = (mount(inode), inode.data().id);
+    if inode.super_block().is_read_only() {
+        return Err(Error::ReadOnly);
+    }
+    let snapshot = mount.fs.btree.run(|t| writable_snapshot(t, id.subvol))?;
+    delete::delete_unused(&mount.fs.btree, id.inum, snapshot)
+}
+
+/// Writes the times that the VFS alone knows (`lazytime`). Sleeps.
+pub(in crate::vfs) fn write_times(inode: &Inode) -> Result {
+    let stored = |time| super::stored(mount(inode), time);
+    let times = (stored(inode.atime()), stored(inode.mtime()), stored(inode.ctime()));
+    let key = inode.data().key();
+    if (key.atime, key.mtime, key.ctime) == times {
+        return Ok(());
+    }
+    update::change(inode, update::Fields::NONE, |key| {
+        (key.atime, key.mtime, key.ctime) = times;
+    })?;
+    Ok(())
+}

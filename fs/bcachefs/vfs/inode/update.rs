@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: GPL-2.0
+//! Changing the key of an inode in use: on disk, in memory, and what the VFS knows of it.
+
+use bcachefs_format::keys::inode::Inode as Key;
+
+use super::{flags, mount, timestamp, Inode};
+use crate::{
+    btree::trans::update::CommitFlags,
+    fs::inode::{edit, Changed},
+    util::{error, watermark::Watermark},
+};
+
+/// How changes are committed that may need space.
+pub(in crate::vfs) const COMMIT: CommitFlags = CommitFlags {
+    watermark: Watermark::Normal,
+    no_enospc: false,
+    no_check_rw: false,
+    journal_reclaim: false,
+    no_journal_res: None,
+    skip_accounting: false,
+    no_triggers: false,
+};
+
+/// How changes are committed that give space back, or change what is there: never refused for want of space.
+pub(in crate::vfs) const COMMIT_ALWAYS: CommitFlags = CommitFlags {
+    no_enospc: true,
+    ..COMMIT
+};
+
+/// Fields of an inode that the VFS has, too.
+#[derive(Copy, Clone, PartialEq, Eq, Debug)]
+pub(in crate::vfs) struct Fields(u16);
+
+impl Fields {
+    /// None of them.
+    pub const NONE: Fields = Fields(0);
+    /// Time of the last access.
+    pub const ATIME: Fields = Fields(1 << 0);
+    /// Time of the last modification.
+    pub const MTIME: Fields = Fields(1 << 1);
+    /// Time of the last change.
+    pub const CTIME: Fields = Fields(1 << 2);
+    /// Links. The inode is locked for change.
+    pub const LINKS: Fields = Fields(1 << 3);
+    /// Permissions. The inode is locked for change.
+    pub const MODE: Fields = Fields(1 << 4);
+    /// Owner and group. The inode is locked for change.
+    pub const OWNER: Fields = Fields(1 << 5);
+    /// Sectors.
+    pub const BLOCKS: Fields = Fields(1 << 6);
+    /// What the VFS enforces. The inode is locked for change.
+    pub const FLAGS: Fields = Fields(1 << 7);
+    /// What a change of its entries changes of a directory.
+    pub const ENTRIES: Fields = Fields::MTIME.and(Fields::CTIME).and(Fields::LINKS);
+
+    /// Both sets.
+    #[must_use]
+    pub const fn and(self, other: Fields) -> Fields {
+        Fields(self.0 | other.0)
+    }
+
+    const fn has(self, other: Fields) -> bool {
+        self.0 & other.0 == other.0
+    }
+}
+
+/// After a commit as journal entry `seq` that changed `inode`: the newest key is known, and `fields` are what it says. The size is
+/// not among them: that belongs to those who write data, under the inode's lock.
+pub(in crate::vfs) fn committed(inode: &Inode, changed: &Changed, seq: u64, fields: Fields) {
+    let state = &inode.data().state;
+    state.committed(changed, seq, |key| apply(inode, key, fields));
+}
+
+fn apply(inode: &Inode, key: &Key, fields: Fields) {
+    let times = mount(inode).times;
+    let time = |stored| timestamp(times.to_unix(stored));
+    if fields.has(Fields::ATIME) {
+        inode.set_atime(time(key.atime));
+    }
+    if fields.has(Fields::MTIME) {
+        inode.set_mtime(time(key.mtime));
+    }
+    if fields.has(Fields::CTIME) {
+        inode.set_ctime(time(key.ctime));
+    }
+    if fields.has(Fields::LINKS) {
+        inode.set_links(key.nlink());
+    }
+    if fields.has(Fields::MODE) {
+        inode.set_permissions(key.mode.permissions());
+    }
+    if fields.has(Fields::OWNER) {
+        inode.set_owner(key.uid, key.gid);
+    }
+    if fields.has(Fields::BLOCKS) {
+        inode.set_blocks(key.sectors);
+    }
+    if fields.has(Fields::FLAGS) {
+        inode.set_flags(flags(key));
+    }
+}
+
+/// Changes the key of `inode` by `f` in a transaction of its own, and `fields` of the VFS with it. `f` runs with locks held, perhaps
+/// more than once, from the key on disk each time. Sleeps. Returns the journal entry: flush that to make the change durable.
+pub(in crate::vfs) fn change(
+    inode: &Inode,
+    fields: Fields,
+    mut f: impl FnMut(&mut Key),
+) -> error::Result<u64> {
+    let info = inode.data();
+    let (changed, done) = mount(inode).fs.btree.commit(None, COMMIT_ALWAYS, |t| {
+        let mut edited = edit(t, info.id, Some(&info.state))?;
+        f(&mut edited.key);
+        edited.put(t)
+    })?;
+    committed(inode, &changed, done.seq, fields);
+    Ok(done.seq)
+}
+
+/// Makes durable what has been changed of the inode's key and of what changed with it. Sleeps.
+pub(in crate::vfs) fn make_durable(inode: &Inode) -> error::Result {
+    match mount(inode).fs.writing.journal() {
+        Some(journal) => journal.flush(inode.data().journal_seq()),
+        None => Ok(()),
+    }
+}
