@@ -36,6 +36,7 @@ use super::{
 use crate::{
     alloc::{self, Accounting, AllocTriggers, Allocator},
     btree::{engine::Engine, Btree},
+    fs::inode,
     fs_err, fs_info, fs_warn,
     journal::{
         engine::Journal,
@@ -298,6 +299,10 @@ impl Writing {
         let known = self.live.read(|sb| sb.compat().contains(Compat::ALLOC_INFO))?;
         if !known {
             self.live.change(|image| image.set_compat(Compat::ALLOC_INFO))?;
+        }
+        let deleted = inode::delete::finish_all(&self.btree)?;
+        if deleted != 0 {
+            fs_info!(*self.sup, "{deleted} files without names deleted");
         }
         self.recovered.store(1, Relaxed);
         self.btree.start_caching_keys();

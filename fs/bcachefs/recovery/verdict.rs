@@ -67,8 +67,7 @@ pub fn check_superblock(sup: &Super, devices: &Devices, log: &dyn Log) -> Result
 }
 
 /// What has to be done with the contents of a filesystem before it is changed, and cannot be done yet.
-const WORK: [(BtreeId, &str); 2] = [
-    (BtreeId::DELETED_INODES, "files that were deleted while in use have to be cleaned up"),
+const WORK: [(BtreeId, &str); 1] = [
     (BtreeId::LOGGED_OPS, "an operation on a file has to be finished"),
 ];
 

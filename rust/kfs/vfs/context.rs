@@ -277,6 +277,11 @@ impl<T: FileSystem> Callbacks<T> {
                 log.error(fmt!("this filesystem can only be mounted read-only"));
                 return Err(EROFS);
             }
+            if flags.is_read_only() && !sb.is_read_only() {
+                // Nobody writes any more: what the page cache and the inodes hold goes out first.
+                // SAFETY: The superblock is live, `s_umount` is held.
+                kernel::error::to_result(unsafe { bindings::sync_filesystem(sb.as_raw()) })?;
+            }
             if T::HAS_RECONFIGURE {
                 T::reconfigure(sb, &mut private.options, flags, &log)?;
             }

@@ -21,29 +21,60 @@ use crate::{
         trans::update::{CommitFlags, UpdateFlags},
         Attempt, Btree, IterFlags, TransError,
     },
-    util::error::{Error, Result as Done},
+    util::{
+        error::{Error, Result as Done},
+        watermark::Watermark,
+    },
 };
 
 /// Deleting gives space back, so it may use what others may not.
-const FLAGS: CommitFlags = CommitFlags {
-    watermark: crate::util::watermark::Watermark::Normal,
-    no_enospc: true,
-    no_check_rw: false,
-    journal_reclaim: false,
-    no_journal_res: None,
-    skip_accounting: false,
-    no_triggers: false,
+const IN_USE: How = How {
+    update: UpdateFlags {
+        exact: false,
+        internal_snapshot: false,
+        no_triggers: false,
+        bypass_key_cache: false,
+        invalidate: false,
+    },
+    commit: CommitFlags {
+        watermark: Watermark::Normal,
+        no_enospc: true,
+        no_check_rw: false,
+        journal_reclaim: false,
+        no_journal_res: None,
+        skip_accounting: false,
+        no_triggers: false,
+    },
 };
 
-/// Whose links are gone, found at mount.
+/// While the filesystem is being mounted. What nobody sees any more from a snapshot that has others below is deleted there: they have no
+/// versions of their own.
+const AT_MOUNT: How = How {
+    update: UpdateFlags { internal_snapshot: true, ..IN_USE.update },
+    commit: CommitFlags { no_check_rw: true, ..IN_USE.commit },
+};
+
+/// How deletions are made.
+#[derive(Copy, Clone)]
+struct How {
+    update: UpdateFlags,
+    commit: CommitFlags,
+}
+
+/// Positions on the list that are taken at a time.
 const BATCH: usize = 256;
 
-/// Deletes the inode with number `inum` in `snapshot`, which has no links, and all that belongs to it. Sleeps.
+/// Deletes the inode with number `inum` in `snapshot`, which has no links, and all that belongs to it. Its last user is gone.
+/// Sleeps.
 ///
 /// # Errors
 ///
 /// [`Error::InodeMissing`] if it is gone already; [`Error::NotPermitted`] if it has a name after all.
-pub fn delete(btree: &Btree, inum: u64, snapshot: u32, flags: CommitFlags) -> Done {
+pub fn delete_unused(btree: &Btree, inum: u64, snapshot: u32) -> Done {
+    delete(btree, inum, snapshot, &IN_USE)
+}
+
+fn delete(btree: &Btree, inum: u64, snapshot: u32, how: &How) -> Done {
     let inode = btree.run(|t| Ok(edit_in(t, inum, snapshot, None)?.key))?;
     check(&inode, snapshot)?;
     let start = Bpos::with_snapshot(inum, 0, snapshot);
@@ -55,18 +86,13 @@ pub fn delete(btree: &Btree, inum: u64, snapshot: u32, flags: CommitFlags) -> Do
             _ => true,
         };
         if has {
-            btree.delete_range(id, start, end, UpdateFlags::default(), flags)?;
+            btree.delete_range(id, start, end, how.update, how.commit)?;
         }
     }
-    let no_enospc = CommitFlags { no_enospc: true, ..flags };
-    btree.commit(None, no_enospc, |t| leave_generation(t, inum, snapshot))?;
+    btree.commit(None, how.commit, |t| leave_generation(t, inum, snapshot, how.update))?;
     Ok(())
 }
 
-/// Deletes an inode that a user has let go of.
-pub fn delete_unused(btree: &Btree, inum: u64, snapshot: u32) -> Done {
-    delete(btree, inum, snapshot, FLAGS)
-}
 
 fn check(inode: &Inode, snapshot: u32) -> Done {
     let unlinked = inode.flags.contains(InodeFlags::UNLINKED);
@@ -83,6 +109,7 @@ fn leave_generation(
     t: &mut Attempt<'_>,
     inum: u64,
     snapshot: u32,
+    flags: UpdateFlags,
 ) -> core::result::Result<(), TransError> {
     let edit = edit_in(t, inum, snapshot, None)?;
     check(&edit.key, snapshot)?;
@@ -95,22 +122,24 @@ fn leave_generation(
         u64s: BKEY_U64S.saturating_add(n as u8),
         ..Bkey::deleted(Bpos::with_snapshot(0, inum, snapshot))
     };
-    t.insert(BtreeId::INODES, KeyRef { key, value }, UpdateFlags::default())
+    t.insert(BtreeId::INODES, KeyRef { key, value }, flags)
 }
 
 /// Finishes, before anybody uses the filesystem, the deletion of all inodes that have no names. Entries of the list of those that are
 /// not without names, or not without versions in snapshots below, come off it. Returns how many were deleted. Sleeps for long.
-pub fn finish_all(btree: &Btree, flags: CommitFlags) -> Done<u64> {
+pub fn finish_all(btree: &Btree) -> Done<u64> {
+    // The list is written late.
+    btree.flush_write_buffer()?;
     let mut deleted = 0;
     let mut from = Bpos::POS_MIN;
     loop {
         let (found, more) = listed(btree, from)?;
         for &pos in found.iter() {
             from = pos.successor().unwrap_or(Bpos::SPOS_MAX);
-            match finish(btree, pos, flags) {
+            match finish(btree, pos) {
                 Ok(()) => deleted += 1,
                 Err(Error::InodeMissing | Error::NotPermitted | Error::DirectoryNotEmpty) => {
-                    unlist(btree, pos, flags)?;
+                    unlist(btree, pos)?;
                 }
                 Err(e) => return Err(e),
             }
@@ -121,7 +150,7 @@ pub fn finish_all(btree: &Btree, flags: CommitFlags) -> Done<u64> {
     }
 }
 
-fn finish(btree: &Btree, pos: Bpos, flags: CommitFlags) -> Done {
+fn finish(btree: &Btree, pos: Bpos) -> Done {
     let inode = btree.run(|t| Ok(edit_in(t, pos.offset, pos.snapshot, None)?.key))?;
     if inode.snapshot != pos.snapshot {
         return Err(Error::InodeMissing);
@@ -129,7 +158,7 @@ fn finish(btree: &Btree, pos: Bpos, flags: CommitFlags) -> Done {
     if inode.mode.is_dir() && !btree.run(|t| dirent::is_empty(t, pos.offset, pos.snapshot, None))? {
         return Err(Error::DirectoryNotEmpty);
     }
-    delete(btree, pos.offset, pos.snapshot, flags)
+    delete(btree, pos.offset, pos.snapshot, &AT_MOUNT)
 }
 
 /// Some positions on the list, from `from` on, and whether there may be more.
@@ -146,9 +175,8 @@ fn listed(btree: &Btree, from: Bpos) -> Done<(KVec<Bpos>, bool)> {
     Ok((found, more))
 }
 
-fn unlist(btree: &Btree, pos: Bpos, flags: CommitFlags) -> Done {
-    let flags = CommitFlags { no_enospc: true, ..flags };
-    btree.commit(None, flags, |t| {
+fn unlist(btree: &Btree, pos: Bpos) -> Done {
+    btree.commit(None, AT_MOUNT.commit, |t| {
         let key = KeyRef { key: Bkey::deleted(pos), value: &[] };
         t.write_buffered(BtreeId::DELETED_INODES, key)
     })?;

@@ -33,29 +33,29 @@ pub(in crate::vfs) struct Fields(u16);
 
 impl Fields {
     /// None of them.
-    pub const NONE: Fields = Fields(0);
+    pub(in crate::vfs) const NONE: Fields = Fields(0);
     /// Time of the last access.
-    pub const ATIME: Fields = Fields(1 << 0);
+    pub(in crate::vfs) const ATIME: Fields = Fields(1 << 0);
     /// Time of the last modification.
-    pub const MTIME: Fields = Fields(1 << 1);
+    pub(in crate::vfs) const MTIME: Fields = Fields(1 << 1);
     /// Time of the last change.
-    pub const CTIME: Fields = Fields(1 << 2);
+    pub(in crate::vfs) const CTIME: Fields = Fields(1 << 2);
     /// Links. The inode is locked for change.
-    pub const LINKS: Fields = Fields(1 << 3);
+    pub(in crate::vfs) const LINKS: Fields = Fields(1 << 3);
     /// Permissions. The inode is locked for change.
-    pub const MODE: Fields = Fields(1 << 4);
+    pub(in crate::vfs) const MODE: Fields = Fields(1 << 4);
     /// Owner and group. The inode is locked for change.
-    pub const OWNER: Fields = Fields(1 << 5);
+    pub(in crate::vfs) const OWNER: Fields = Fields(1 << 5);
     /// Sectors.
-    pub const BLOCKS: Fields = Fields(1 << 6);
+    pub(in crate::vfs) const BLOCKS: Fields = Fields(1 << 6);
     /// What the VFS enforces. The inode is locked for change.
-    pub const FLAGS: Fields = Fields(1 << 7);
+    pub(in crate::vfs) const FLAGS: Fields = Fields(1 << 7);
     /// What a change of its entries changes of a directory.
-    pub const ENTRIES: Fields = Fields::MTIME.and(Fields::CTIME).and(Fields::LINKS);
+    pub(in crate::vfs) const ENTRIES: Fields = Fields::MTIME.and(Fields::CTIME).and(Fields::LINKS);
 
     /// Both sets.
     #[must_use]
-    pub const fn and(self, other: Fields) -> Fields {
+    pub(in crate::vfs) const fn and(self, other: Fields) -> Fields {
         Fields(self.0 | other.0)
     }
 
