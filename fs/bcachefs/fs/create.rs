@@ -65,9 +65,10 @@ pub fn prepare_target(target: &[u8]) -> Done<(KVec<u64>, usize)> {
 }
 
 /// What a new file entails.
+#[derive(Default)]
 pub struct Created {
     /// The file's key.
-    pub key: Inode,
+    pub key: Option<Inode>,
     /// The directory.
     pub dir: Option<Changed>,
 }
@@ -81,28 +82,23 @@ impl NewFile {
         dir_state: &State,
         dir_hash: &StrHashInfo,
         name: Option<&[u8]>,
-    ) -> Result<Created, TransError> {
+        out: &mut Created,
+    ) -> Result<(), TransError> {
         let mut dir = edit(t, dir_id, Some(dir_state))?;
         let key = self.place(t, &dir)?;
         let directory = Directory { id: dir_id, hash: *dir_hash, snapshot: dir.snapshot };
-        let key = match name {
-            None => self.unnamed(t, key)?,
-            Some(name) => {
-                let slot = directory.find_place(t, name)?;
-                self.named(t, key, &directory, slot, name)?
-            }
+        let Some(name) = name else {
+            out.key = Some(self.unnamed(t, key)?);
+            return Ok(());
         };
-        let dir = match name {
-            None => None,
-            Some(_) => {
-                touch(&mut dir, self.now);
-                if self.mode.is_dir() {
-                    dir.add_child()?;
-                }
-                Some(dir.put(t)?)
-            }
-        };
-        Ok(Created { key, dir })
+        let slot = directory.find_place(t, name)?;
+        out.key = Some(self.named(t, key, &directory, slot, name)?);
+        touch(&mut dir, self.now);
+        if self.mode.is_dir() {
+            dir.add_child()?;
+        }
+        out.dir = Some(dir.put(t)?);
+        Ok(())
     }
 
     /// The inode without a name, in a place that is free.

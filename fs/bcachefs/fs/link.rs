@@ -11,8 +11,9 @@ use super::{
 };
 use crate::{
     btree::{Attempt, TransError},
-    util::error::Error,
+    util::error::{Error, Result as Done},
 };
+use kernel::prelude::*;
 
 /// An inode in use.
 #[derive(Copy, Clone)]
@@ -25,13 +26,20 @@ pub struct Used<'a> {
     pub hash: &'a StrHashInfo,
 }
 
-/// What a change of a name changes.
-#[derive(Copy, Clone, Debug)]
+/// What a change of a name changes. Its place is made before the transaction, and not on a stack.
+#[derive(Default)]
 pub struct Both {
     /// The directory.
-    pub dir: Changed,
+    pub dir: Option<Changed>,
     /// The inode that the name led to, or leads to.
-    pub inode: Changed,
+    pub inode: Option<Changed>,
+}
+
+impl Both {
+    /// Place for it.
+    pub fn new() -> Done<KBox<Self>> {
+        Ok(KBox::init(init!(Both { dir: None, inode: None }), GFP_KERNEL)?)
+    }
 }
 
 /// What becomes of the options of an inode that gets a name in a directory with options `dir`: those that were not set on it alone
@@ -61,7 +69,8 @@ pub fn link(
     name: &[u8],
     inode: Used<'_>,
     now: i64,
-) -> Result<Both, TransError> {
+    out: &mut Both,
+) -> Result<(), TransError> {
     if dir.id.subvol != inode.id.subvol {
         return Err(Error::CrossDevice.into());
     }
@@ -70,7 +79,7 @@ pub fn link(
     let slot = directory.find_place(t, name)?;
     touch(&mut parent, now);
     let options = parent.key.options;
-    let dir = parent.put(t)?;
+    out.dir = Some(parent.put(t)?);
 
     let mut edited = edit(t, inode.id, Some(inode.state))?;
     if edited.key.mode.is_dir() {
@@ -83,8 +92,8 @@ pub fn link(
     edited.key.ctime = now;
     (edited.key.dir, edited.key.dir_offset) = (directory.id.inum, slot);
     directory.put(t, slot, name, Target::of(&edited.key))?;
-    let inode = edited.put(t)?;
-    Ok(Both { dir, inode })
+    out.inode = Some(edited.put(t)?);
+    Ok(())
 }
 
 /// Removes `name` from `dir`, which leads to `inode`.
@@ -100,7 +109,8 @@ pub fn unlink(
     name: &[u8],
     inode: Used<'_>,
     now: i64,
-) -> Result<Both, TransError> {
+    out: &mut Both,
+) -> Result<(), TransError> {
     let mut parent = edit(t, dir.id, Some(dir.state))?;
     let directory = Directory { id: dir.id, hash: *dir.hash, snapshot: parent.snapshot };
     let slot = directory.find_existing(t, name, inode.id.inum)?;
@@ -114,12 +124,12 @@ pub fn unlink(
     }
     directory.remove(t, slot)?;
     touch(&mut parent, now);
-    let dir = parent.put(t)?;
+    out.dir = Some(parent.put(t)?);
     edited.drop_link();
     edited.key.ctime = now;
     edited.forget_entry(directory.id.inum, slot);
-    let inode = edited.put(t)?;
-    Ok(Both { dir, inode })
+    out.inode = Some(edited.put(t)?);
+    Ok(())
 }
 
 /// Refuses a directory with something in it.

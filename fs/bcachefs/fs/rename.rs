@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     btree::{Attempt, TransError},
-    util::error::Error,
+    util::error::{Error, Result as Done},
 };
+use kernel::prelude::*;
 
 /// A name in a directory.
 #[derive(Copy, Clone)]
@@ -43,7 +44,6 @@ pub struct Rename<'a> {
 }
 
 /// Keys that change, and where they end up. Its place is made before the transaction: it is too large for a stack.
-#[derive(Default)]
 pub struct Renamed {
     from_dir: Option<Edit>,
     to_dir: Option<Edit>,
@@ -57,6 +57,29 @@ pub struct Renamed {
     pub inode_key: Option<Changed>,
     /// What it replaced, or exchanged places with.
     pub target_key: Option<Changed>,
+}
+
+impl Renamed {
+    /// Place for it.
+    pub fn new() -> Done<KBox<Self>> {
+        let empty = init!(Renamed {
+            from_dir: None,
+            to_dir: None,
+            inode: None,
+            target: None,
+            from_dir_key: None,
+            to_dir_key: None,
+            inode_key: None,
+            target_key: None,
+        });
+        Ok(KBox::init(empty, GFP_KERNEL)?)
+    }
+
+    /// Empties it, for another attempt.
+    fn clear(&mut self) {
+        self.to_dir = None;
+        self.target = None;
+    }
 }
 
 type Tried<T = ()> = Result<T, TransError>;
@@ -79,7 +102,7 @@ impl Rename<'_> {
     /// be replaced that has something in it; [`Error::NameExists`], [`Error::DirentMissing`] if names do not lead where they should;
     /// [`Error::SubvolumeName`].
     pub fn run(&self, t: &mut Attempt<'_>, out: &mut Renamed) -> Tried {
-        *out = Renamed::default();
+        out.clear();
         self.begin(t, out)?;
         let (from, to) = self.directories(out)?;
         let old = from.find_existing(t, self.from.name, self.inode.id.inum)?;

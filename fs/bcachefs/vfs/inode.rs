@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Inodes: from their keys into the inode cache, and what stat says of them.
 
-mod attributes;
+pub(super) mod attributes;
 mod create;
 mod names;
 pub(super) mod unused;

@@ -198,7 +198,7 @@ impl FileSystem for Bcachefs {
         if sup.posix_acl() && !mount.fs.options.noacl {
             sb.enable_acl();
         }
-        Ok(KBox::new(mount, GFP_KERNEL)?)
+        Ok(mount)
     }
 
     fn root(sb: &SuperBlock<Self>) -> Result<InodeRef<'_, Self>> {
@@ -272,7 +272,8 @@ impl FileSystem for Bcachefs {
 }
 
 impl Mount {
-    fn new(fs: Arc<Filesystem>) -> crate::util::error::Result<Mount> {
+    #[inline(never)]
+    fn new(fs: Arc<Filesystem>) -> crate::util::error::Result<KBox<Mount>> {
         let name = kernel::str::CString::try_from_fmt(format_args!("{}", *fs.sup))?;
         let encoded_max = fs.sup.encoded_extent_max_sectors as usize * 512;
         let reader = Reader::new(
@@ -283,18 +284,26 @@ impl Mount {
             encoded_max,
         )?;
         let times = fs.sup.times();
-        let options = fs.sup.raw()?.options()?;
+        let (numbers, str_hash) = for_new_inodes(&fs)?;
         let show = Show::new(&fs)?;
-        Ok(Mount {
+        let mount = Mount {
             _show: show,
             fs,
             reader,
             times,
-            numbers: Numbers::new(&options)?,
-            str_hash: options.str_hash,
+            numbers,
+            str_hash,
             features: Atomic::new(0),
-        })
+        };
+        Ok(KBox::new(mount, GFP_KERNEL)?)
     }
+}
+
+/// What new inodes get their numbers from, and how names are hashed in them.
+#[inline(never)]
+fn for_new_inodes(fs: &Filesystem) -> crate::util::error::Result<(Numbers, StrHashOpt)> {
+    let options = fs.sup.raw()?.options()?;
+    Ok((Numbers::new(&options)?, options.str_hash))
 }
 
 impl Mount {

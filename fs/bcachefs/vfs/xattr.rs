@@ -3,7 +3,6 @@
 
 use bcachefs_format::keys::{
     acl::{AclEntry, AclTag},
-    inode::Mode as FileMode,
     xattr::XattrType,
 };
 use kernel::{error::Result, prelude::*};
@@ -14,8 +13,9 @@ use kfs::vfs::{
 
 use super::{
     inode::{
+        attributes::with_permissions,
         mount,
-        update::{committed, Fields, COMMIT, COMMIT_ALWAYS},
+        update::{change, transact, Fields, COMMIT, COMMIT_ALWAYS},
         Inode,
     },
     mount::Bcachefs,
@@ -24,7 +24,6 @@ use super::{
 use crate::{
     fs::{
         acl::AclKind,
-        inode::edit,
         xattr::{
             self,
             edit::{Attributes, Prepared, SetMode as Mode},
@@ -107,11 +106,10 @@ fn write(
     mode: Mode,
     permissions: Option<u16>,
 ) -> error::Result {
-    let (mount, info) = (mount(inode), inode.data());
-    let now = mount.now(inode.super_block());
+    let info = inode.data();
+    let now = mount(inode).now(inode.super_block());
     let how = if attr.is_some() { COMMIT } else { COMMIT_ALWAYS };
-    let (changed, done) = mount.fs.btree.commit(None, how, |t| {
-        let mut edited = edit(t, info.id, Some(&info.state))?;
+    transact(inode, how, Fields::CTIME.and(Fields::MODE), &mut |t, edited| {
         let snapshot = edited.snapshot;
         let attributes = Attributes { inum: info.id.inum, hash: info.hash, snapshot };
         match attr {
@@ -120,11 +118,10 @@ fn write(
         }
         edited.key.ctime = now;
         if let Some(mode) = permissions {
-            edited.key.mode = FileMode(edited.key.mode.0 & !0o7777 | mode & 0o7777);
+            edited.key.mode = with_permissions(&edited.key, mode);
         }
-        edited.put(t)
+        Ok(())
     })?;
-    committed(inode, &changed, done.seq, Fields::CTIME.and(Fields::MODE));
     Ok(())
 }
 
@@ -175,8 +172,8 @@ pub(super) fn set_acl(
 fn set_permissions(inode: &Inode, mode: u16) -> error::Result {
     let now = mount(inode).now(inode.super_block());
     let fields = Fields::CTIME.and(Fields::MODE);
-    super::inode::update::change(inode, fields, |key| {
-        key.mode = FileMode(key.mode.0 & !0o7777 | mode & 0o7777);
+    change(inode, fields, |key| {
+        key.mode = with_permissions(key, mode);
         key.ctime = now;
     })?;
     Ok(())

@@ -285,11 +285,6 @@ impl<T: FileSystem> Callbacks<T> {
             if T::HAS_RECONFIGURE {
                 T::reconfigure(sb, &mut private.options, flags, &log)?;
             }
-            sb.note_asked(flags);
-            if sb.is_held_read_only() {
-                // SAFETY: `fc` is valid. The VFS takes over the flags from it next.
-                unsafe { (*fc).sb_flags |= bindings::KFS_CONST_SB_RDONLY };
-            }
             Ok(0)
         })
     }

@@ -57,10 +57,6 @@ struct Info<T: FileSystem> {
     data: Cell<*mut c_void>,
     /// Remounting for writing is refused.
     forced_read_only: Cell<bool>,
-    /// The VFS takes it for read-only, whatever the mount and later reconfigurations ask for.
-    held_read_only: Cell<bool>,
-    /// What the mount, or the last reconfiguration, asked for. Under `s_umount`.
-    asked_read_only: Cell<bool>,
     fs_type: *const Type<T>,
 }
 
@@ -98,16 +94,6 @@ impl<T: FileSystem, S> SuperBlock<T, S> {
     pub(super) fn is_forced_read_only(&self) -> bool {
         // Written only before the superblock is ready.
         self.info().forced_read_only.get()
-    }
-
-    /// Notes what a reconfiguration asked for, which `s_umount` is held for.
-    pub(super) fn note_asked(&self, flags: MountFlags) {
-        self.info().asked_read_only.set(flags.is_read_only());
-    }
-
-    pub(super) fn is_held_read_only(&self) -> bool {
-        // Written only before the superblock is ready.
-        self.info().held_read_only.get()
     }
 }
 
@@ -209,13 +195,6 @@ impl<T: FileSystem> SuperBlock<T, New> {
         self.set_flag(bindings::KFS_CONST_SB_RDONLY);
     }
 
-    /// Has the VFS refuse all changes of files with `EROFS`, for as long as it is mounted. Unlike with
-    /// [`force_read_only`](Self::force_read_only) the filesystem itself is mounted, and reconfigured, the way it is asked for.
-    pub fn hold_read_only(&self) {
-        self.info().held_read_only.set(true);
-        self.set_flag(bindings::KFS_CONST_SB_RDONLY);
-    }
-
     fn set_flag(&self, flag: u32) {
         // SAFETY: See `set_magic`.
         unsafe { (*self.as_raw()).s_flags |= flag as usize };
@@ -263,8 +242,6 @@ pub(super) unsafe fn get<T: FileSystem>(
             identity,
             data: Cell::new(ptr::null_mut()),
             forced_read_only: Cell::new(false),
-            held_read_only: Cell::new(false),
-            asked_read_only: Cell::new(flags.is_read_only()),
             fs_type,
         },
         GFP_KERNEL,
@@ -290,11 +267,7 @@ pub(super) unsafe fn get<T: FileSystem>(
             }
         } else {
             let existing = SuperBlock::<T>::from_raw(sb);
-            let is_read_only = match existing.is_held_read_only() {
-                true => existing.info().asked_read_only.get(),
-                false => existing.is_read_only(),
-            };
-            if !existing.is_forced_read_only() && is_read_only != flags.is_read_only() {
+            if !existing.is_forced_read_only() && existing.is_read_only() != flags.is_read_only() {
                 bindings::deactivate_locked_super(sb);
                 return Err(EBUSY);
             }

@@ -6,11 +6,11 @@ use kfs::vfs::inode::{Changes, FileAttributes, TimeUpdate};
 
 use super::{
     flags, mount, stored,
-    update::{change, committed, Fields, COMMIT_ALWAYS},
+    update::{change, transact, Fields, COMMIT_ALWAYS},
     Inode,
 };
 use crate::{
-    fs::{acl, inode::edit},
+    fs::acl,
     util::error::{Error, Result},
     vfs::file,
 };
@@ -23,22 +23,6 @@ pub(super) fn set(inode: &Inode, changes: &Changes) -> Result {
     let (mount, info) = (mount(inode), inode.data());
     let time = |time: Option<_>| time.map(|t| stored(mount, t));
     let (atime, mtime, ctime) = (time(changes.atime), time(changes.mtime), time(changes.ctime));
-    let (changed, done) = mount.fs.btree.commit(None, COMMIT_ALWAYS, |t| {
-        let mut edited = edit(t, info.id, Some(&info.state))?;
-        let key = &mut edited.key;
-        if let Some(mode) = changes.mode {
-            key.mode = with_permissions(key, mode);
-        }
-        key.uid = changes.uid.unwrap_or(key.uid);
-        key.gid = changes.gid.unwrap_or(key.gid);
-        key.atime = atime.unwrap_or(key.atime);
-        key.mtime = mtime.unwrap_or(key.mtime);
-        key.ctime = ctime.unwrap_or(key.ctime);
-        if let Some(mode) = changes.mode {
-            acl::follow_mode(t, info.id.inum, edited.snapshot, &info.hash, mode)?;
-        }
-        edited.put(t)
-    })?;
     let mut fields = Fields::NONE;
     let table = [
         (changes.mode.is_some(), Fields::MODE),
@@ -50,7 +34,21 @@ pub(super) fn set(inode: &Inode, changes: &Changes) -> Result {
     for (_, field) in table.iter().filter(|(on, _)| *on) {
         fields = fields.and(*field);
     }
-    committed(inode, &changed, done.seq, fields);
+    transact(inode, COMMIT_ALWAYS, fields, &mut |t, edited| {
+        let key = &mut edited.key;
+        if let Some(mode) = changes.mode {
+            key.mode = with_permissions(key, mode);
+        }
+        key.uid = changes.uid.unwrap_or(key.uid);
+        key.gid = changes.gid.unwrap_or(key.gid);
+        key.atime = atime.unwrap_or(key.atime);
+        key.mtime = mtime.unwrap_or(key.mtime);
+        key.ctime = ctime.unwrap_or(key.ctime);
+        match changes.mode {
+            Some(mode) => acl::follow_mode(t, info.id.inum, edited.snapshot, &info.hash, mode),
+            None => Ok(()),
+        }
+    })?;
     if changes.mode.is_some() {
         inode.forget_acl();
     }

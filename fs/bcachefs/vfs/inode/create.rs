@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     fs::{
+        self,
         acl::AclKind,
         create::{prepare_target, NewFile},
         xattr::edit::Prepared,
@@ -39,7 +40,8 @@ const TRIES: u32 = 16;
 /// A file that is being made: what will be written, and the inode in the cache.
 pub(super) struct Making<'a> {
     pub(super) file: NewFile,
-    pub(super) new: NewInode<'a, Bcachefs>,
+    made: fs::create::Created,
+    new: Option<NewInode<'a, Bcachefs>>,
 }
 
 /// Makes a file in `dir`.
@@ -50,25 +52,38 @@ pub(super) fn create<'a>(
 ) -> Result<Created<'a, Bcachefs>> {
     let (mount, info) = (mount(dir), dir.data());
     for _ in 0..TRIES {
-        let making = KBox::new(prepare(dir, name, creation)?, GFP_KERNEL)?;
-        let made = mount.fs.btree.commit(None, COMMIT, |t| {
-            making.file.create(t, info.id, &info.state, &info.hash, name)
+        let mut making = prepare(dir, name, creation)?;
+        let Making { file, made, .. } = &mut *making;
+        let done = mount.fs.btree.commit(None, COMMIT, |t| {
+            file.create(t, info.id, &info.state, &info.hash, name, made)
         });
-        let (made, done) = match made {
+        let ((), done) = match done {
             Err(Error::NumberTaken) => continue,
-            made => made?,
+            done => done?,
         };
         if let Some(changed) = &made.dir {
             committed(dir, changed, done.seq, Fields::ENTRIES);
         }
-        let Making { mut new, .. } = KBox::into_inner(making);
-        let id = InodeId { subvol: info.id.subvol, inum: made.key.inum };
-        let mut key = made.key;
-        key.journal_seq = done.seq;
-        let kind = fill(mount, &mut new, &key)?;
-        return Ok(new.finish_created(kind, InodeInfo::new(id, &key)?));
+        return finish(dir, making, done.seq);
     }
     Err(Error::NumberTaken)
+}
+
+/// The new inode, once it has been written as journal entry `seq`.
+#[inline(never)]
+fn finish<'a>(
+    dir: &'a Inode,
+    mut making: KBox<Making<'a>>,
+    seq: u64,
+) -> Result<Created<'a, Bcachefs>> {
+    let key = making.made.key.as_mut().ok_or(Error::InodeMissing)?;
+    key.journal_seq = seq;
+    let id = InodeId { subvol: dir.data().id.subvol, inum: key.inum };
+    let info = InodeInfo::new(id, key)?;
+    let mut new = making.new.take().ok_or(Error::InodeMissing)?;
+    let key = making.made.key.as_ref().ok_or(Error::InodeMissing)?;
+    let kind = fill(mount(dir), &mut new, key)?;
+    Ok(new.finish_created(kind, info))
 }
 
 /// Everything that is decided before the transaction.
@@ -77,8 +92,8 @@ pub(super) fn prepare<'a>(
     dir: &'a Inode,
     name: Option<&[u8]>,
     creation: &Creation<'_>,
-) -> Result<Making<'a>> {
-    let (mount, info) = (mount(dir), dir.data());
+) -> Result<KBox<Making<'a>>> {
+    let mount = mount(dir);
     let (inum, mut new) = take_number(dir, mount)?;
     new.set_created_by(creation, dir);
     let inherited = match creation.what {
@@ -125,9 +140,8 @@ pub(super) fn prepare<'a>(
         target,
         block_sectors: mount.fs.sup.block_sectors,
     };
-    new.set_number(inum);
-    let _ = info;
-    Ok(Making { file, new })
+    let made = fs::create::Created::default();
+    Ok(KBox::new(Making { file, made, new: Some(new) }, GFP_KERNEL)?)
 }
 
 /// A free number, and a new inode in the cache for it.

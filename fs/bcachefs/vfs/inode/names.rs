@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     fs::{
-        link,
+        link::{self, Both},
         rename::{Place, Rename, Renamed},
     },
     util::error::{Error, Result},
@@ -26,11 +26,11 @@ const NAMED: Fields = Fields::LINKS.and(Fields::CTIME);
 pub(super) fn link(inode: &Inode, dir: &Inode, name: &[u8]) -> Result {
     let mount = mount(dir);
     let now = mount.now(dir.super_block());
-    let (both, done) = mount.fs.btree.commit(None, COMMIT, |t| {
-        link::link(t, dir.data().used(), name, inode.data().used(), now)
+    let mut both = Both::new()?;
+    let ((), done) = mount.fs.btree.commit(None, COMMIT, |t| {
+        link::link(t, dir.data().used(), name, inode.data().used(), now, &mut both)
     })?;
-    committed(dir, &both.dir, done.seq, Fields::ENTRIES);
-    committed(inode, &both.inode, done.seq, NAMED);
+    changed(dir, inode, &both, done.seq);
     Ok(())
 }
 
@@ -38,12 +38,22 @@ pub(super) fn link(inode: &Inode, dir: &Inode, name: &[u8]) -> Result {
 pub(super) fn unlink(dir: &Inode, name: &[u8], inode: &Inode) -> Result {
     let mount = mount(dir);
     let now = mount.now(dir.super_block());
-    let (both, done) = mount.fs.btree.commit(None, COMMIT_ALWAYS, |t| {
-        link::unlink(t, dir.data().used(), name, inode.data().used(), now)
+    let mut both = Both::new()?;
+    let ((), done) = mount.fs.btree.commit(None, COMMIT_ALWAYS, |t| {
+        link::unlink(t, dir.data().used(), name, inode.data().used(), now, &mut both)
     })?;
-    committed(dir, &both.dir, done.seq, Fields::ENTRIES);
-    committed(inode, &both.inode, done.seq, NAMED);
+    changed(dir, inode, &both, done.seq);
     Ok(())
+}
+
+/// After a commit that changed a name.
+fn changed(dir: &Inode, inode: &Inode, both: &Both, seq: u64) {
+    if let Some(key) = &both.dir {
+        committed(dir, key, seq, Fields::ENTRIES);
+    }
+    if let Some(key) = &both.inode {
+        committed(inode, key, seq, NAMED);
+    }
 }
 
 /// Moves a name. Sleeps.
@@ -59,8 +69,8 @@ pub(super) fn rename(
         // Whoever replaces a file with a new one expects to find one or the other whole.
         inode.write_data()?;
     }
-    let mut out = KBox::new(Renamed::default(), GFP_KERNEL)?;
-    let making: Option<Making<'_>> = match whiteout {
+    let mut out = Renamed::new()?;
+    let making: Option<KBox<Making<'_>>> = match whiteout {
         Some(creation) => Some(create::prepare(from.dir, Some(from.name), creation)?),
         None => None,
     };

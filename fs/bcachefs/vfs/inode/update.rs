@@ -5,8 +5,8 @@ use bcachefs_format::keys::inode::Inode as Key;
 
 use super::{flags, mount, timestamp, Inode};
 use crate::{
-    btree::trans::update::CommitFlags,
-    fs::inode::{edit, Changed},
+    btree::{trans::update::CommitFlags, Attempt, TransError},
+    fs::inode::{edit, Changed, Edit},
     util::{error, watermark::Watermark},
 };
 
@@ -100,21 +100,62 @@ fn apply(inode: &Inode, key: &Key, fields: Fields) {
     }
 }
 
-/// Changes the key of `inode` by `f` in a transaction of its own, and `fields` of the VFS with it. `f` runs with locks held, perhaps
-/// more than once, from the key on disk each time. Sleeps. Returns the journal entry: flush that to make the change durable.
+/// What [`transact`] runs: with locks held, perhaps more than once, from the key on disk each time.
+pub(in crate::vfs) type Step<'a> = dyn FnMut(&mut Attempt<'_>, &mut Edit) -> Result<(), TransError> + 'a;
+
+/// Changes the key of `inode` by `f` in a transaction of its own, and `fields` of the VFS with it. Sleeps. Returns the journal entry:
+/// flush that to make the change durable.
 pub(in crate::vfs) fn change(
     inode: &Inode,
     fields: Fields,
     mut f: impl FnMut(&mut Key),
 ) -> error::Result<u64> {
-    let info = inode.data();
-    let (changed, done) = mount(inode).fs.btree.commit(None, COMMIT_ALWAYS, |t| {
-        let mut edited = edit(t, info.id, Some(&info.state))?;
+    transact(inode, COMMIT_ALWAYS, fields, &mut |_, edited| {
         f(&mut edited.key);
-        edited.put(t)
-    })?;
-    committed(inode, &changed, done.seq, fields);
+        Ok(())
+    })
+}
+
+/// Changes the key of `inode`, and whatever else `f` changes with it, in one transaction; and `fields` of the VFS with it. Sleeps.
+/// Returns the journal entry.
+pub(in crate::vfs) fn transact(
+    inode: &Inode,
+    how: CommitFlags,
+    fields: Fields,
+    f: &mut Step<'_>,
+) -> error::Result<u64> {
+    let mut changed = None;
+    let seq = commit(inode, how, f, &mut changed)?;
+    if let Some(changed) = &changed {
+        committed(inode, changed, seq, fields);
+    }
+    Ok(seq)
+}
+
+/// Apart from what is done with the result: keys are large, and so is what a transaction needs of the stack.
+#[inline(never)]
+fn commit(
+    inode: &Inode,
+    how: CommitFlags,
+    f: &mut Step<'_>,
+    out: &mut Option<Changed>,
+) -> error::Result<u64> {
+    let ((), done) = mount(inode).fs.btree.commit(None, how, |t| attempt(t, inode, f, out))?;
     Ok(done.seq)
+}
+
+#[inline(never)]
+fn attempt(
+    t: &mut Attempt<'_>,
+    inode: &Inode,
+    f: &mut Step<'_>,
+    out: &mut Option<Changed>,
+) -> Result<(), TransError> {
+    let info = inode.data();
+    let mut edited = edit(t, info.id, Some(&info.state))?;
+    f(t, &mut edited)?;
+    *out = Some(edited.put(t)?);
+    Ok(())
 }
 
 /// Makes durable what has been changed of the inode's key and of what changed with it. Sleeps.

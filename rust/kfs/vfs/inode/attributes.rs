@@ -24,8 +24,11 @@ pub struct FileAttributes {
     pub project: u32,
 }
 
+/// A field of [`FileAttributes`].
+type Field = fn(&mut FileAttributes) -> &mut bool;
+
 impl FileAttributes {
-    const TABLE: [(u32, fn(&mut Self) -> &mut bool); 6] = [
+    const TABLE: [(u32, Field); 6] = [
         (bindings::FS_SYNC_FL, |a| &mut a.flags.sync),
         (bindings::KFS_CONST_FS_IMMUTABLE_FL, |a| &mut a.flags.immutable),
         (bindings::FS_APPEND_FL, |a| &mut a.flags.append),
@@ -35,10 +38,7 @@ impl FileAttributes {
     ];
 
     fn bits(mut self) -> u32 {
-        let set = Self::TABLE.iter().filter(|(_, field)| *field(&mut self));
-        // Cannot be written with the filter's borrow alive.
-        let bits: u32 = set.map(|(bit, _)| *bit).sum();
-        bits
+        Self::TABLE.iter().fold(0, |bits, (bit, field)| if *field(&mut self) { bits | bit } else { bits })
     }
 
     fn from_bits(bits: u32, project: u32) -> Self {
