@@ -51,6 +51,16 @@ u32 kfs_inode_gid(const struct inode *inode)
 	return i_gid_read(inode);
 }
 
+bool kfs_inode_is_sync(const struct inode *inode)
+{
+	return IS_SYNC(inode);
+}
+
+bool kfs_inode_is_dirsync(const struct inode *inode)
+{
+	return IS_DIRSYNC(inode);
+}
+
 bool kfs_sb_is_lazytime(const struct super_block *sb)
 {
 	return sb->s_flags & SB_LAZYTIME;

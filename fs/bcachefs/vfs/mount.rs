@@ -36,7 +36,7 @@ use super::{
 use crate::{
     alloc::accounting::{self, Usage},
     data::Reader,
-    fs::{inode::Numbers, InodeId},
+    fs::{dirent, inode::Numbers, InodeId},
     init::{self, Access, Filesystem, Options, Request},
     show::Show,
     util::{error::Error, log},
@@ -255,7 +255,7 @@ impl FileSystem for Bcachefs {
             files: usage.inodes.saturating_add(more),
             files_free: more,
             id: fold_uuid(&fs.sup.user_uuid.0),
-            name_length: bcachefs_format::keys::dirent::NAME_MAX as u32,
+            name_length: dirent::edit::NEW_NAME_MAX as u32,
         })
     }
 

@@ -4,7 +4,7 @@
 use bcachefs_format::{
     bkey::{Bkey, KeyRef, KeyType, BKEY_U64S},
     keys::{
-        dirent::{Dirent, DirentTarget},
+        dirent::{Dirent, DirentTarget, NAME_MAX},
         inode::{FileType, Inode},
         str_hash::StrHashInfo,
     },
@@ -24,8 +24,8 @@ use crate::{
     util::error::Error,
 };
 
-/// Longest name that the VFS can say.
-const NAME_MAX: usize = 255;
+/// Longest name that is given to anything. There may be longer ones, that others have made.
+pub const NEW_NAME_MAX: usize = 255;
 
 /// Words of the longest entry.
 const ENTRY_WORDS: usize = (9 + NAME_MAX).div_ceil(8);
@@ -120,8 +120,11 @@ impl Directory {
     ///
     /// # Errors
     ///
-    /// [`Error::NameExists`].
+    /// [`Error::NameExists`], [`Error::NameTooLong`].
     pub fn find_place(&self, t: &mut Attempt<'_>, name: &[u8]) -> Result<u64, TransError> {
+        if name.len() > NEW_NAME_MAX {
+            return Err(Error::NameTooLong.into());
+        }
         match self.find(t, name)? {
             (Found::Free(slot), _) => Ok(slot),
             _ => Err(Error::NameExists.into()),
@@ -168,7 +171,7 @@ impl Directory {
 }
 
 /// Whether the directory `inum` has no entries that `snapshot` sees; with `subvol`, that this subvolume shows. Stays true until
-/// the commit.
+/// the commit if the directory's own inode is being changed, as whoever adds an entry changes that, too.
 pub fn is_empty(
     t: &mut Attempt<'_>,
     inum: u64,
@@ -177,7 +180,7 @@ pub fn is_empty(
 ) -> Result<bool, TransError> {
     let start = Bpos::with_snapshot(inum, 0, snapshot);
     let end = Bpos::with_snapshot(inum, u64::MAX, snapshot);
-    let mut iter = t.iter(BtreeId::DIRENTS, start, IterFlags::KEEP);
+    let mut iter = t.iter(BtreeId::DIRENTS, start, IterFlags::PREFETCH);
     while let Some(key) = iter.peek_upto(t, end)? {
         if key.key.key_type == KeyType::DIRENT {
             let entry = Dirent::parse(key).map_err(Error::from)?;

@@ -52,6 +52,14 @@ impl State {
         Ok(Arc::pin_init(state, GFP_KERNEL)?)
     }
 
+    /// For an inode that was made after this: what it has become, in journal entry `seq`. Nobody else knows it yet.
+    pub fn made(&self, key: &Inode, seq: u64) {
+        let mut newest = self.newest.lock();
+        newest.key = *key;
+        newest.key.journal_seq = seq;
+        self.seq.store(seq, Relaxed);
+    }
+
     /// The key.
     pub fn key(&self) -> Inode {
         self.newest.lock().key

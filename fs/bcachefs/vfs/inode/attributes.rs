@@ -62,15 +62,41 @@ pub(in crate::vfs) fn with_permissions(key: &Key, mode: u16) -> Mode {
 
 /// Writes times that the VFS has just changed. Sleeps.
 pub(super) fn write_times(inode: &Inode, update: TimeUpdate) -> Result {
+    let (access, modification) = match update {
+        TimeUpdate::Access => (true, false),
+        TimeUpdate::Modification => (false, true),
+    };
+    write_selected(inode, access, modification)
+}
+
+/// Writes the times that the VFS alone knows (`lazytime`). Sleeps.
+pub(in crate::vfs) fn write_all_times(inode: &Inode) -> Result {
+    let (mount, key) = (mount(inode), inode.data().key());
+    let times = [inode.atime(), inode.mtime(), inode.ctime()].map(|t| stored(mount, t));
+    if times == [key.atime, key.mtime, key.ctime] {
+        return Ok(());
+    }
+    write_selected(inode, true, true)
+}
+
+/// Somebody else may have set a time and not told the VFS yet: then the key is newer than what is known of it in memory, and its
+/// time stays.
+fn write_selected(inode: &Inode, access: bool, modification: bool) -> Result {
     let mount = mount(inode);
-    let (atime, mtime, ctime) = (
-        stored(mount, inode.atime()),
-        stored(mount, inode.mtime()),
-        stored(mount, inode.ctime()),
-    );
-    change(inode, Fields::NONE, |key| match update {
-        TimeUpdate::Access => key.atime = atime,
-        TimeUpdate::Modification => (key.mtime, key.ctime) = (mtime, ctime),
+    let newest = |time, key: &mut i64, known: i64| {
+        if *key == known {
+            *key = stored(mount, time);
+        }
+    };
+    change(inode, Fields::NONE, |key| {
+        let known = inode.data().key();
+        if access {
+            newest(inode.atime(), &mut key.atime, known.atime);
+        }
+        if modification {
+            newest(inode.mtime(), &mut key.mtime, known.mtime);
+            newest(inode.ctime(), &mut key.ctime, known.ctime);
+        }
     })?;
     Ok(())
 }

@@ -6,7 +6,11 @@
 
 use bcachefs_format::{
     features::Features,
-    keys::{inode::Mode, str_hash::StrHashType, xattr::XattrType},
+    keys::{
+        inode::{Inode as Key, Mode},
+        str_hash::StrHashType,
+        xattr::XattrType,
+    },
 };
 use kernel::prelude::*;
 use kfs::vfs::{
@@ -16,7 +20,7 @@ use kfs::vfs::{
 
 use super::{
     fill, mount,
-    update::{committed, Fields, COMMIT},
+    update::{committed, settle, Fields, COMMIT},
     Inode, InodeInfo,
 };
 use crate::{
@@ -41,7 +45,7 @@ const TRIES: u32 = 16;
 pub(super) struct Making<'a> {
     pub(super) file: NewFile,
     made: fs::create::Created,
-    new: Option<NewInode<'a, Bcachefs>>,
+    ready: Option<(NewInode<'a, Bcachefs>, InodeInfo)>,
 }
 
 /// Makes a file in `dir`.
@@ -64,24 +68,27 @@ pub(super) fn create<'a>(
         if let Some(changed) = &made.dir {
             committed(dir, changed, done.seq, Fields::ENTRIES);
         }
-        return finish(dir, making, done.seq);
+        let created = finish(dir, making, done.seq)?;
+        // It exists; that it may not be durable is for a later call to find out.
+        let _ = settle(dir, done.seq);
+        return Ok(created);
     }
     Err(Error::NumberTaken)
 }
 
-/// The new inode, once it has been written as journal entry `seq`.
+/// The new inode, once it has been written as journal entry `seq`. Nothing is needed for that which could be lacking: the file
+/// exists.
 #[inline(never)]
 fn finish<'a>(
     dir: &'a Inode,
     mut making: KBox<Making<'a>>,
     seq: u64,
 ) -> Result<Created<'a, Bcachefs>> {
-    let key = making.made.key.as_mut().ok_or(Error::InodeMissing)?;
-    key.journal_seq = seq;
-    let id = InodeId { subvol: dir.data().id.subvol, inum: key.inum };
-    let info = InodeInfo::new(id, key)?;
-    let mut new = making.new.take().ok_or(Error::InodeMissing)?;
-    let key = making.made.key.as_ref().ok_or(Error::InodeMissing)?;
+    let Making { made, ready, .. } = &mut *making;
+    let (Some(key), Some((mut new, info))) = (made.key.as_ref(), ready.take()) else {
+        return Err(Error::InodeMissing);
+    };
+    info.state.made(key, seq);
     let kind = fill(mount(dir), &mut new, key)?;
     Ok(new.finish_created(kind, info))
 }
@@ -95,6 +102,7 @@ pub(super) fn prepare<'a>(
 ) -> Result<KBox<Making<'a>>> {
     let mount = mount(dir);
     let (inum, mut new) = take_number(dir, mount)?;
+    new.set_number(inum);
     new.set_created_by(creation, dir);
     let inherited = match creation.what {
         What::Symlink(_) => {
@@ -140,8 +148,21 @@ pub(super) fn prepare<'a>(
         target,
         block_sectors: mount.fs.sup.block_sectors,
     };
+    let info = describe(dir, &file)?;
     let made = fs::create::Created::default();
-    Ok(KBox::new(Making { file, made, new: Some(new) }, GFP_KERNEL)?)
+    Ok(KBox::new(Making { file, made, ready: Some((new, info)) }, GFP_KERNEL)?)
+}
+
+/// What will be known of the inode in memory.
+#[inline(never)]
+fn describe(dir: &Inode, file: &NewFile) -> Result<InodeInfo> {
+    let id = InodeId { subvol: dir.data().id.subvol, inum: file.inum };
+    let key = Key {
+        hash_seed: file.hash_seed,
+        str_hash: file.str_hash,
+        ..Key::default()
+    };
+    InodeInfo::new(id, &key)
 }
 
 /// A free number, and a new inode in the cache for it.

@@ -7,7 +7,7 @@ use kfs::vfs::inode::{Creation, Name, RenameMode};
 use super::{
     create::{self, Making},
     mount,
-    update::{committed, Fields, COMMIT, COMMIT_ALWAYS},
+    update::{committed, settle, Fields, COMMIT, COMMIT_ALWAYS},
     Inode,
 };
 use crate::{
@@ -31,7 +31,7 @@ pub(super) fn link(inode: &Inode, dir: &Inode, name: &[u8]) -> Result {
         link::link(t, dir.data().used(), name, inode.data().used(), now, &mut both)
     })?;
     changed(dir, inode, &both, done.seq);
-    Ok(())
+    settle(dir, done.seq)
 }
 
 /// Removes a name of `inode`. Sleeps.
@@ -43,7 +43,7 @@ pub(super) fn unlink(dir: &Inode, name: &[u8], inode: &Inode) -> Result {
         link::unlink(t, dir.data().used(), name, inode.data().used(), now, &mut both)
     })?;
     changed(dir, inode, &both, done.seq);
-    Ok(())
+    settle(dir, done.seq)
 }
 
 /// After a commit that changed a name.
@@ -97,5 +97,6 @@ pub(super) fn rename(
     }
     // The whiteout's inode is found by its name when somebody asks for it.
     drop(making);
-    Ok(())
+    settle(from.dir, done.seq)?;
+    settle(to.dir, done.seq)
 }

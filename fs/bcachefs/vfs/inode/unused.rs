@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Inodes that nobody uses any more.
 
-use super::{mount, update, Inode};
+pub(in crate::vfs) use super::attributes::write_all_times as write_times;
+use super::{mount, Inode};
 use crate::{
     fs::inode::{delete, edit::writable_snapshot},
     fs_warn,
@@ -24,18 +25,4 @@ fn try_delete(inode: &Inode) -> Result {
     }
     let snapshot = mount.fs.btree.run(|t| writable_snapshot(t, id.subvol))?;
     delete::delete_unused(&mount.fs.btree, id.inum, snapshot)
-}
-
-/// Writes the times that the VFS alone knows (`lazytime`). Sleeps.
-pub(in crate::vfs) fn write_times(inode: &Inode) -> Result {
-    let stored = |time| super::stored(mount(inode), time);
-    let times = (stored(inode.atime()), stored(inode.mtime()), stored(inode.ctime()));
-    let key = inode.data().key();
-    if (key.atime, key.mtime, key.ctime) == times {
-        return Ok(());
-    }
-    update::change(inode, update::Fields::NONE, |key| {
-        (key.atime, key.mtime, key.ctime) = times;
-    })?;
-    Ok(())
 }

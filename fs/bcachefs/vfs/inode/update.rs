@@ -129,7 +129,16 @@ pub(in crate::vfs) fn transact(
     if let Some(changed) = &changed {
         committed(inode, changed, seq, fields);
     }
+    settle(inode, seq)?;
     Ok(seq)
+}
+
+/// Makes journal entry `seq` durable, if changes of `inode` (of entries, if it is a directory) are to be durable at once. Sleeps.
+pub(in crate::vfs) fn settle(inode: &Inode, seq: u64) -> error::Result {
+    match mount(inode).fs.writing.journal() {
+        Some(journal) if inode.is_sync() => journal.flush(seq),
+        _ => Ok(()),
+    }
 }
 
 /// Apart from what is done with the result: keys are large, and so is what a transaction needs of the stack.

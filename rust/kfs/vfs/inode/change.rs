@@ -80,6 +80,18 @@ impl<T: FileSystem> Inode<T> {
         unsafe { core::ptr::addr_of!((*self.as_raw()).__bindgen_anon_1.i_nlink).read_volatile() }
     }
 
+    /// Whether changes are to be durable when a system call that makes them returns: by mount option, or by the file's flag. In a
+    /// directory that goes for its entries, too.
+    pub fn is_sync(&self) -> bool {
+        // SAFETY: By the type invariants; racy reads of words.
+        unsafe {
+            match self.is_directory() {
+                true => bindings::kfs_inode_is_dirsync(self.as_raw()),
+                false => bindings::kfs_inode_is_sync(self.as_raw()),
+            }
+        }
+    }
+
     /// Sets the number of links. The inode must be locked for change.
     pub fn set_links(&self, links: u32) {
         if self.links() != links {
