@@ -104,25 +104,7 @@ pub(super) fn prepare<'a>(
     let (inum, mut new) = take_number(dir, mount)?;
     new.set_number(inum);
     new.set_created_by(creation, dir);
-    let inherited = match creation.what {
-        What::Symlink(_) => {
-            new.set_no_acl();
-            Default::default()
-        }
-        _ => new.inherit_acl(dir)?,
-    };
-    let mut attributes = KVec::new();
-    let lists = [(AclKind::Access, &inherited.access), (AclKind::Default, &inherited.default)];
-    for (kind, list) in lists {
-        if let Some(list) = list {
-            attributes.push(xattr::prepare_acl(kind, list)?, GFP_KERNEL)?;
-        }
-    }
-    new.label(dir, name, |label| {
-        let attr = Prepared::new(XattrType::SECURITY, label.name, label.value);
-        attributes.push(attr.map_err(Error::errno)?, GFP_KERNEL)?;
-        Ok(())
-    })?;
+    let attributes = inherit(dir, name, creation, &mut new)?;
     let target = match creation.what {
         What::Symlink(target) => {
             mount.require(Features::INLINE_DATA)?;
@@ -151,6 +133,36 @@ pub(super) fn prepare<'a>(
     let info = describe(dir, &file)?;
     let made = fs::create::Created::default();
     Ok(KBox::new(Making { file, made, ready: Some((new, info)) }, GFP_KERNEL)?)
+}
+
+/// The attributes that a new file has from the beginning, and its permissions as its directory's lists have them.
+#[inline(never)]
+fn inherit(
+    dir: &Inode,
+    name: Option<&[u8]>,
+    creation: &Creation<'_>,
+    new: &mut NewInode<'_, Bcachefs>,
+) -> Result<KVec<Prepared>> {
+    let inherited = match creation.what {
+        What::Symlink(_) => {
+            new.set_no_acl();
+            Default::default()
+        }
+        _ => new.inherit_acl(dir)?,
+    };
+    let mut attributes = KVec::new();
+    let lists = [(AclKind::Access, &inherited.access), (AclKind::Default, &inherited.default)];
+    for (kind, list) in lists {
+        if let Some(list) = list {
+            attributes.push(xattr::prepare_acl(kind, list)?, GFP_KERNEL)?;
+        }
+    }
+    new.label(dir, name, |label| {
+        let attr = Prepared::new(XattrType::SECURITY, label.name, label.value);
+        attributes.push(attr.map_err(Error::errno)?, GFP_KERNEL)?;
+        Ok(())
+    })?;
+    Ok(attributes)
 }
 
 /// What will be known of the inode in memory.
