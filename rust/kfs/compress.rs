@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 
-//! Decompression.
+//! Compression and decompression.
 //!
-//! All of it is safe with damaged input: the functions then fail with `EINVAL`, or give back a wrong result inside the
+//! Compressors say `None` where the result would not be shorter than the memory for it, which is not an error.
+//!
+//! All of decompression is safe with damaged input: the functions then fail with `EINVAL`, or give back a wrong result inside the
 //! destination; a checksum has to tell. Decompressors that need a work space take it from a pool with a reserve, so that
 //! reading data goes on when memory is short.
 

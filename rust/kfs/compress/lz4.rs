@@ -2,12 +2,47 @@
 
 //! LZ4 blocks (not frames).
 //!
-//! The functions neither sleep nor allocate.
+//! Decompression neither sleeps nor allocates.
 //!
 //! C header: [`include/linux/lz4.h`](srctree/include/linux/lz4.h)
 
-use crate::bindings;
-use kernel::prelude::*;
+use crate::{bindings, mem::BufferPool};
+use kernel::{prelude::*, sync::Arc};
+
+/// Work spaces for compression.
+pub struct Compress {
+    workspaces: Arc<BufferPool>,
+}
+
+impl Compress {
+    /// Puts aside `reserve` work spaces (at least one), of some 16 KiB each. May sleep; fails with `ENOMEM`.
+    pub fn new(reserve: u32) -> Result<Self> {
+        // SAFETY: No requirements.
+        let bytes = unsafe { bindings::kfs_lz4_compress_workspace() };
+        Ok(Self {
+            workspaces: BufferPool::new(reserve, bytes)?,
+        })
+    }
+
+    /// Compresses `src` and returns the length of the block, which is at the beginning of `dst`; `None` if it does not fit.
+    ///
+    /// May sleep for a work space; does not enter file systems.
+    pub fn compress(&self, src: &[u8], dst: &mut [u8]) -> Option<usize> {
+        let (src_len, dst_len) = (length(src).ok()?, length(dst).ok()?);
+        let mut workspace = BufferPool::get(&self.workspaces);
+        // SAFETY: The work space is as large as lz4 asks for, and aligned. It reads and writes within the other lengths.
+        let ret = unsafe {
+            bindings::LZ4_compress_default(
+                src.as_ptr().cast(),
+                dst.as_mut_ptr().cast(),
+                src_len,
+                dst_len,
+                workspace.as_mut_ptr().cast(),
+            )
+        };
+        usize::try_from(ret).ok().filter(|len| *len != 0)
+    }
+}
 
 /// Decompresses the block `src` and returns the length of the result, which is at the beginning of `dst`.
 ///
@@ -69,6 +104,21 @@ mod tests {
         let mut some = [0u8; 333];
         assert_eq!(decompress_prefix(&padded, &mut some)?, 333);
         assert_eq!(some[..], sample()[..333]);
+        Ok(())
+    }
+
+    #[test]
+    fn there_and_back() -> Result {
+        let lz4 = Compress::new(1)?;
+        let mut block = [0u8; 600];
+        let len = lz4.compress(&sample(), &mut block).ok_or(EINVAL)?;
+        assert!(len < 300);
+        let mut dst = [0u8; 600];
+        assert_eq!(decompress(&block[..len], &mut dst)?, 600);
+        assert_eq!(dst, sample());
+        // One byte too few.
+        assert_eq!(lz4.compress(&sample(), &mut block[..len - 1]), None);
+        assert_eq!(lz4.compress(&sample(), &mut []), None);
         Ok(())
     }
 

@@ -79,6 +79,46 @@ impl Inflate {
     }
 }
 
+/// Work spaces for compression.
+pub struct Deflate {
+    workspaces: Arc<BufferPool>,
+}
+
+impl Deflate {
+    /// Puts aside `reserve` work spaces (at least one), of some 270 KiB each. May sleep; fails with `ENOMEM`.
+    pub fn new(reserve: u32) -> Result<Self> {
+        // SAFETY: No requirements.
+        let bytes = unsafe { bindings::kfs_zlib_deflate_workspace(WINDOW_BITS) };
+        Ok(Self {
+            workspaces: BufferPool::new(reserve, bytes)?,
+        })
+    }
+
+    /// Compresses `src`, with `level` from 1 (fast) to 9 (small), into a bare stream with the largest window and returns its length; it is at the
+    /// beginning of `dst`. `None` if it does not fit.
+    ///
+    /// May sleep for a work space; does not enter file systems.
+    pub fn compress(&self, src: &[u8], dst: &mut [u8], level: u8) -> Option<usize> {
+        let mut workspace = BufferPool::get(&self.workspaces);
+        // SAFETY: The work space is as large as zlib asks for with this window. It reads and writes within the other lengths.
+        let ret = unsafe {
+            bindings::kfs_zlib_deflate(
+                workspace.as_mut_ptr().cast(),
+                c_int::from(level.clamp(1, 9)),
+                src.as_ptr().cast(),
+                src.len(),
+                dst.as_mut_ptr().cast(),
+                dst.len(),
+                WINDOW_BITS,
+            )
+        };
+        usize::try_from(ret).ok()
+    }
+}
+
+/// The window of what is compressed here.
+const WINDOW_BITS: c_int = Framing::MAX_WINDOW_BITS as c_int;
+
 #[kernel::macros::kunit_tests(kfs_zlib)]
 mod tests {
     use super::*;
@@ -118,6 +158,22 @@ mod tests {
 
         assert!(inflate.decompress(&RAW, &mut dst, zlib).is_err());
         assert!(inflate.decompress(&RAW, &mut dst, Framing::Raw { window_bits: 16 }).is_err());
+        Ok(())
+    }
+
+    #[test]
+    fn there_and_back() -> Result {
+        let (deflate, inflate) = (Deflate::new(1)?, Inflate::new(1)?);
+        for level in 0..=15 {
+            let mut stream = [0u8; 600];
+            let len = deflate.compress(&sample(), &mut stream, level).ok_or(EINVAL)?;
+            assert!(len < 300);
+            let mut dst = [0u8; 600];
+            let raw = Framing::Raw { window_bits: 15 };
+            assert_eq!(inflate.decompress(&stream[..len], &mut dst, raw)?, 600);
+            assert_eq!(dst, sample());
+            assert_eq!(deflate.compress(&sample(), &mut stream[..len - 1], level), None);
+        }
         Ok(())
     }
 

@@ -45,6 +45,57 @@ impl Decompress {
     }
 }
 
+/// Work spaces for compression.
+pub struct Compress {
+    workspaces: Arc<BufferPool>,
+    level: u8,
+    source_max: usize,
+}
+
+impl Compress {
+    /// For sources of up to `source_max` bytes, at `level` from 1 (fast) on; one that is too high counts as the highest. Puts aside
+    /// `reserve` work spaces (at least one), whose size depends on both. May sleep; fails with `ENOMEM`.
+    pub fn new(reserve: u32, source_max: usize, level: u8) -> Result<Self> {
+        // SAFETY: No requirements.
+        let highest = unsafe { bindings::kfs_zstd_max_level() };
+        let level = level.clamp(1, u8::try_from(highest).unwrap_or(1).max(1));
+        // SAFETY: No requirements.
+        let bytes =
+            unsafe { bindings::kfs_zstd_compress_workspace(c_int::from(level), source_max) };
+        Ok(Self {
+            workspaces: BufferPool::new(reserve, bytes)?,
+            level,
+            source_max,
+        })
+    }
+
+    /// Compresses `src` into one frame and returns its length; it is at the beginning of `dst`. `None` if it does not
+    /// fit, or `src` is longer than promised.
+    ///
+    /// May sleep for a work space; does not enter file systems.
+    pub fn compress(&self, src: &[u8], dst: &mut [u8]) -> Option<usize> {
+        if src.len() > self.source_max {
+            return None;
+        }
+        let mut workspace = BufferPool::get(&self.workspaces);
+        // SAFETY: The work space is as large as zstd asks for with this level and length of the source, and aligned. It reads and
+        // writes within the other lengths.
+        let ret = unsafe {
+            bindings::kfs_zstd_compress(
+                workspace.as_mut_ptr().cast(),
+                workspace.len(),
+                c_int::from(self.level),
+                self.source_max,
+                src.as_ptr().cast(),
+                src.len(),
+                dst.as_mut_ptr().cast(),
+                dst.len(),
+            )
+        };
+        usize::try_from(ret).ok()
+    }
+}
+
 #[kernel::macros::kunit_tests(kfs_zstd)]
 mod tests {
     use super::*;
@@ -68,6 +119,23 @@ mod tests {
         let mut dst = [0u8; 600];
         assert_eq!(zstd.decompress(&ZSTD, &mut dst)?, 600);
         assert_eq!(dst, sample());
+        Ok(())
+    }
+
+    #[test]
+    fn there_and_back() -> Result {
+        let zstd = Decompress::new(1)?;
+        for level in [0, 1, 3, 15, 255] {
+            let compress = Compress::new(1, 600, level)?;
+            let mut frame = [0u8; 600];
+            let len = compress.compress(&sample(), &mut frame).ok_or(EINVAL)?;
+            assert!(len < 300);
+            let mut dst = [0u8; 600];
+            assert_eq!(zstd.decompress(&frame[..len], &mut dst)?, 600);
+            assert_eq!(dst, sample());
+            assert_eq!(compress.compress(&sample(), &mut frame[..len - 1]), None);
+            assert_eq!(compress.compress(&[0; 601], &mut frame), None);
+        }
         Ok(())
     }
 
