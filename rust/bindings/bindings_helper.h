@@ -21,3 +21,4 @@
 #include <linux/xxhash.h>
 
 #include "vfs.h"
+#include "write.h"

@@ -5,6 +5,7 @@
 //! - [`NofsScope`]: allocations of this task do not enter file systems while the guard lives; [`NoReclaimScope`]: they do
 //!   not reclaim at all.
 //! - [`Mempool`] and [`BufferPool`]: allocations that wait instead of failing, because a reserve comes back to them.
+//! - [`insist`]: small allocations that are tried until they succeed.
 //! - [`Shrinker`]: caches that give memory back when the kernel asks.
 //! - [`PerCpu`] and [`Counters`]: data each CPU has its own copy of.
 //! - [`AtomicWords`]: a buffer that several tasks write at once.
@@ -13,6 +14,7 @@
 //! Ordinary allocations are those of [`kernel::alloc`].
 
 mod counters;
+mod insist;
 mod mempool;
 mod nofs;
 mod noreclaim;
@@ -22,6 +24,7 @@ mod shrinker;
 mod words;
 
 pub use self::counters::Counters;
+pub use self::insist::insist;
 pub use self::mempool::{BufferPool, Mempool, PoolBox, PoolBuf};
 pub(crate) use self::mempool::RawPool;
 pub use self::nofs::NofsScope;

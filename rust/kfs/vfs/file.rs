@@ -30,6 +30,10 @@ impl<T: FileSystem> Table<T> {
         Self(&Regular::<R>::OPERATIONS, PhantomData)
     }
 
+    pub(super) const fn from_raw(raw: &'static bindings::file_operations) -> Self {
+        Self(raw, PhantomData)
+    }
+
     pub(super) fn as_raw(&self) -> *const bindings::file_operations {
         self.0
     }
@@ -89,10 +93,10 @@ impl<D: dir::Operations> Directory<D> {
 }
 
 /// The callbacks of an open regular file. See `inode::table` for what the VFS guarantees.
-struct Regular<R>(PhantomData<R>);
+pub(super) struct Regular<R>(PhantomData<R>);
 
 impl<R: iomap::Read> Regular<R> {
-    const OPERATIONS: bindings::file_operations = bindings::file_operations {
+    pub(super) const OPERATIONS: bindings::file_operations = bindings::file_operations {
         llseek: Some(Self::llseek),
         read_iter: Some(Self::read_iter),
         mmap_prepare: Some(bindings::generic_file_readonly_mmap_prepare),

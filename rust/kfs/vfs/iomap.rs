@@ -7,19 +7,31 @@
 //! ([`FolioRun`]) or the memory of a direct read ([`DirectRun`]). Both are owned, may be split, may be sent to another thread, and complete the read of
 //! their part when they are finished; dropped unfinished they complete it with `EIO`, so that nothing waits for ever.
 //!
+//! Writing is the other way round: [`Write`] is asked to promise space before pages become dirty, and later gets runs of them to write back
+//! ([`FolioWrite`]), or the memory of a direct write ([`DirectWrite`]).
+//!
 //! A filesystem whose `read` knows about holes itself may answer every `begin` that is not a
 //! [`report`](Purpose::Report) with one mapping of the whole range: readahead then comes as one run, however the file is laid out.
 
+pub mod cache;
 mod direct_run;
+mod direct_write;
 mod fiemap;
 mod folio_run;
+mod folio_write;
 mod table;
+mod write;
+mod write_file;
+mod write_table;
 
 pub use self::{
     direct_run::DirectRun,
+    direct_write::{DirectSpan, DirectWrite},
     fiemap::{fiemap, FiemapRequest},
     folio_run::FolioRun,
+    folio_write::{FolioSpan, FolioWrite},
     table::Table,
+    write::{Allocate, Write},
 };
 
 pub(super) use self::table::{direct_operations, operations};

@@ -212,6 +212,8 @@ impl<'sb, T: FileSystem> NewInode<'sb, T> {
                     bindings::kfs_inode_set_fop(self.raw(), file.as_raw());
                     (*self.raw()).i_data.a_ops = mapping.as_raw();
                     bindings::kfs_mapping_set_large_folios(self.raw());
+                    // What is being written back has checksums, and goes to several places.
+                    bindings::kfs_mapping_set_stable_writes(self.raw());
                 }
                 (bindings::S_IFREG, inode, None)
             }

@@ -69,12 +69,14 @@ unsafe fn end(bio: NonNull<bindings::bio>, error: i32) {
 ///
 /// # Invariants
 ///
-/// The run owns the bytes from `start` on, `length` of them, of the bio's memory: no other run writes them.
+/// The run owns the bytes from `start` on, `length` of them, of the bio's memory: no other run writes them, and it does not either if it is a view.
 pub struct DirectRun {
     shared: Arc<Shared>,
     start: usize,
     length: usize,
     position: u64,
+    /// Another run is to be finished for these bytes.
+    is_view: bool,
 }
 
 impl DirectRun {
@@ -95,7 +97,18 @@ impl DirectRun {
         let shared = Shared { bio, _device: device, error };
         let shared = Arc::new(shared, GFP_KERNEL).ok()?;
         shared.error.store(0, Relaxed);
-        Some(Self { shared, start: 0, length, position })
+        Some(Self { shared, start: 0, length, position, is_view: false })
+    }
+
+    /// The same bytes for a device to read, of a write. Dropping it says nothing about the outcome.
+    pub(super) fn share(&self) -> Self {
+        Self {
+            shared: self.shared.clone(),
+            start: self.start,
+            length: self.length,
+            position: self.position,
+            is_view: true,
+        }
     }
 
     fn bio(&self) -> *mut bindings::bio {
@@ -197,6 +210,7 @@ impl Destination for DirectRun {
             start: self.start,
             length,
             position: self.position,
+            is_view: self.is_view,
         };
         self.start += length;
         self.length -= length;
@@ -216,6 +230,8 @@ impl Destination for DirectRun {
 
 impl Drop for DirectRun {
     fn drop(&mut self) {
-        self.note(EIO);
+        if !self.is_view {
+            self.note(EIO);
+        }
     }
 }

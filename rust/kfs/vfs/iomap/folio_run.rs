@@ -10,8 +10,12 @@ use crate::{
 use core::{mem::ManuallyDrop, ptr::NonNull};
 use kernel::{
     page::{PAGE_SHIFT, PAGE_SIZE},
+    error::to_result,
     prelude::*,
-    sync::Arc, //
+    sync::{
+        atomic::{Atomic, Full, Relaxed},
+        Arc, Completion,
+    },
 };
 
 /// A part of a folio.
@@ -19,7 +23,7 @@ use kernel::{
 /// # Invariants
 ///
 /// The folio is locked and in the page cache, and waits for `iomap_finish_folio_read` for the bytes from
-/// `offset` on, `length` of them, until the run that owns them has called it.
+/// `offset` on, `length` of them, until the run that owns them has called it; or whoever has it locked waits for the run.
 #[derive(Clone, Copy)]
 pub(super) struct Piece {
     folio: NonNull<bindings::folio>,
@@ -65,9 +69,82 @@ pub struct FolioRun {
     /// In the file, of the first byte that is owned.
     position: u64,
     block_bits: u8,
+    /// Who waits, if not those who wait for the folios.
+    reader: Option<Arc<Reader>>,
+}
+
+/// A read into a folio that its reader has locked, and waits for.
+///
+/// # Invariants
+///
+/// `left` is the number of runs that are not finished.
+#[pin_data]
+struct Reader {
+    left: Atomic<i32>,
+    /// The first error, as negative errno, or 0.
+    error: Atomic<i32>,
+    #[pin]
+    done: Completion,
+}
+
+/// The reader's side of a read that is waited for.
+pub(super) struct SyncRead(Arc<Reader>);
+
+impl SyncRead {
+    /// Of one run, to be made with [`FolioRun::single`]. May sleep.
+    pub(super) fn new() -> Result<Self> {
+        let reader = pin_init!(Reader {
+            left: Atomic::new(1),
+            error: Atomic::new(0),
+            done <- Completion::new(),
+        });
+        Ok(Self(Arc::pin_init(reader, GFP_KERNEL)?))
+    }
+
+    /// Waits until all of the run has been finished. Sleeps.
+    pub(super) fn wait(self) -> Result {
+        self.0.done.wait_for_completion();
+        to_result(self.0.error.load(Relaxed))
+    }
+}
+
+impl Reader {
+    fn finish(&self, result: Result) {
+        if let Err(error) = result {
+            let _ = self.error.cmpxchg(0, error.to_errno(), Relaxed);
+        }
+        if self.left.fetch_sub(1, Full) == 1 {
+            self.done.complete_all();
+        }
+    }
 }
 
 impl FolioRun {
+    /// The bytes from `offset` on of a folio, `length` of them, which are at `position` in the file.
+    ///
+    /// # Safety
+    ///
+    /// The folio must be locked, in the page cache and not up to date there, and stay so until `read` says that all has been
+    /// finished; it must be of a file with blocks of `1 << block_bits` bytes. No other run is made with `read`.
+    pub(super) unsafe fn single(
+        folio: NonNull<bindings::folio>,
+        offset: usize,
+        length: usize,
+        position: u64,
+        block_bits: u8,
+        read: &SyncRead,
+    ) -> Self {
+        // INVARIANT: By the contract. It is not iomap that waits.
+        Self {
+            pieces: Pieces::One(Piece { folio, offset, length, start: 0 }),
+            start: 0,
+            length,
+            position,
+            block_bits,
+            reader: Some(read.0.clone()),
+        }
+    }
+
     /// The range is inside, and not empty.
     fn check(&self, offset: usize, length: usize) -> Result {
         match offset.checked_add(length) {
@@ -95,6 +172,9 @@ impl FolioRun {
 
     /// Ends the read for all that is owned. Once.
     fn complete(&self, result: Result) {
+        if let Some(reader) = &self.reader {
+            return reader.finish(result);
+        }
         let status = result.map_or_else(|error| error.to_errno(), |()| 0);
         self.each(0, self.length, |piece, offset, length| {
             // SAFETY: By the type invariants these bytes are waited for and ours.
@@ -199,7 +279,11 @@ impl Destination for FolioRun {
             length,
             position: self.position,
             block_bits: self.block_bits,
+            reader: self.reader.clone(),
         };
+        if let Some(reader) = &self.reader {
+            reader.left.add(1, Relaxed);
+        }
         self.start += length;
         self.length -= length;
         self.position = middle;
@@ -210,7 +294,10 @@ impl Destination for FolioRun {
         let mut this = ManuallyDrop::new(self);
         this.complete(result);
         // SAFETY: Dropped once; the rest of the fields have nothing to drop.
-        unsafe { core::ptr::drop_in_place(&mut this.pieces) };
+        unsafe {
+            core::ptr::drop_in_place(&mut this.pieces);
+            core::ptr::drop_in_place(&mut this.reader);
+        }
     }
 }
 
@@ -288,13 +375,17 @@ impl Gathering {
                 length: piece.length,
                 pieces: Pieces::One(piece),
                 block_bits,
+                reader: None,
             })
         };
         if more.is_empty() {
             return one(first);
         }
         match Self::share(first, &more) {
-            Ok(pieces) => f(FolioRun { pieces, start: 0, length, position, block_bits }),
+            Ok(pieces) => {
+                let reader = None;
+                f(FolioRun { pieces, start: 0, length, position, block_bits, reader })
+            }
             Err(_) => {
                 one(first);
                 more.iter().for_each(|piece| one(*piece));

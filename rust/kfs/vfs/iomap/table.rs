@@ -29,6 +29,12 @@ impl<T> Clone for Table<T> {
 
 impl<T> Copy for Table<T> {}
 
+impl<T> Table<T> {
+    pub(super) const fn from_raw(raw: &'static bindings::address_space_operations) -> Self {
+        Self(raw, PhantomData)
+    }
+}
+
 impl<T: FileSystem> Table<T> {
     /// The table of a file whose data is read by `R`.
     pub const fn new<R: Read<FileSystem = T>>() -> Self {
@@ -52,7 +58,7 @@ pub(in crate::vfs) fn direct_operations<R: Read>() -> *const bindings::iomap_dio
 
 /// The callbacks. The VFS and iomap call them for files that carry the tables, of the right filesystem: `NewInode::finish` sees
 /// to that. A reference to the inode is held during each call.
-struct Callbacks<R>(PhantomData<R>);
+pub(super) struct Callbacks<R>(PhantomData<R>);
 
 /// What a pass over folios carries along: `read_ctx`.
 struct Pass {
@@ -60,7 +66,7 @@ struct Pass {
 }
 
 impl<R: Read> Callbacks<R> {
-    const MAPPING: bindings::address_space_operations = bindings::address_space_operations {
+    pub(super) const MAPPING: bindings::address_space_operations = bindings::address_space_operations {
         read_folio: Some(Self::read_folio),
         readahead: Some(Self::readahead),
         release_folio: Some(bindings::iomap_release_folio),

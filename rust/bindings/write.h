@@ -1,0 +1,15 @@
+/* SPDX-License-Identifier: GPL-2.0 */
+/*
+ * Macros for writing file data that bindgen does not evaluate.
+ */
+
+#include <linux/falloc.h>
+
+const int KFS_CONST_IOCB_APPEND = IOCB_APPEND;
+const int KFS_CONST_FALLOC_KEEP_SIZE = FALLOC_FL_KEEP_SIZE;
+const int KFS_CONST_FALLOC_PUNCH_HOLE = FALLOC_FL_PUNCH_HOLE;
+const int KFS_CONST_FALLOC_COLLAPSE_RANGE = FALLOC_FL_COLLAPSE_RANGE;
+const int KFS_CONST_FALLOC_ZERO_RANGE = FALLOC_FL_ZERO_RANGE;
+const int KFS_CONST_FALLOC_INSERT_RANGE = FALLOC_FL_INSERT_RANGE;
+const unsigned int KFS_CONST_REMAP_DEDUP = REMAP_FILE_DEDUP;
+const unsigned int KFS_CONST_REMAP_ADVISORY = REMAP_FILE_ADVISORY;
