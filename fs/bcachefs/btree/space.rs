@@ -109,6 +109,23 @@ impl DiskReservation {
     }
 }
 
+impl DiskReservation {
+    /// Takes up to `sectors` of it off, as a reservation of its own.
+    pub fn split(&mut self, sectors: u64) -> DiskReservation {
+        let taken = self.sectors.min(sectors);
+        self.sectors -= taken;
+        DiskReservation { sectors: taken, replicas: self.replicas, space: self.space.clone() }
+    }
+
+    /// Adds what `other` has, which is of the same filesystem.
+    pub fn join(&mut self, mut other: DiskReservation) {
+        if self.space.is_none() {
+            self.space = other.space.clone();
+        }
+        self.sectors += core::mem::take(&mut other.sectors);
+    }
+}
+
 impl Drop for DiskReservation {
     fn drop(&mut self) {
         if let (Some(space), true) = (self.space.take(), self.sectors != 0) {

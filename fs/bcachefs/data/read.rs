@@ -9,15 +9,20 @@
 //! is on disk, once for what it decompresses to. Reserves of both sizes exist, so that reads go on when there
 //! is no memory. A piece holds one buffer of each kind at most and takes them in the same order.
 
-mod limit;
+pub(super) mod limit;
 mod op;
 
 use core::fmt;
 
-use kernel::{prelude::*, sync::Arc};
+use bcachefs_format::keys::extent::Ptr;
+use kernel::{
+    prelude::*,
+    sync::{Arc, SetOnce},
+};
 use kfs::{
     block::{BioSet, IoBuf, IoBufPool},
     mem::NofsScope,
+    work::{Kind, WorkQueue},
 };
 
 use self::{limit::Limit, op::Op};
@@ -27,6 +32,7 @@ use super::{
     lookup::{self, Mapping, Piece, Source, BATCH},
 };
 use crate::{
+    alloc::Allocator,
     btree::Btree,
     fs::InodeId,
     fs_warn,
@@ -50,6 +56,9 @@ const BUFFERS: u32 = 2;
 /// filesystem has, are read as memory allows.
 const RESERVED_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of a read that began too late which are read again at a time.
+const AGAIN_BYTES: usize = 64 << 10;
+
 /// What reading data needs of a filesystem.
 pub struct Reader {
     name: Name,
@@ -63,6 +72,10 @@ pub struct Reader {
     reserve_bytes: usize,
     decompressor: Decompressor,
     messages: Limit,
+    /// Knows the generations of buckets, once the filesystem has been read-write. Before that no bucket is reused.
+    allocator: SetOnce<Arc<Allocator>>,
+    /// Where reads begin again that came too late.
+    again: WorkQueue,
 }
 
 /// What the filesystem is called in messages.
@@ -91,6 +104,8 @@ impl Reader {
                 reserve_bytes: reserve,
                 decompressor: Decompressor::new()?,
                 messages: Limit::new(),
+                allocator: SetOnce::new(),
+                again: WorkQueue::new(c"bcachefs-reread", Kind::Unbound)?,
             },
             GFP_KERNEL,
         )?)
@@ -184,6 +199,43 @@ impl Reader {
     /// Waits until all I/O has ended and all completions have run. May sleep.
     pub fn wait_idle(&self) {
         self.bios.wait_idle();
+        // Those that begin again have transfers of their own, which may have to begin again.
+        self.again.flush();
+        self.bios.wait_idle();
+    }
+
+    /// From now on buckets can be reused: `allocator` knows which have been. To be called before that. Any context.
+    pub fn watch(&self, allocator: &Arc<Allocator>) {
+        if self.allocator.as_ref().is_none() {
+            self.allocator.populate(allocator.clone());
+        }
+    }
+
+    /// Whether the bucket that `ptr` refers to has been reused since: what was read there belongs to somebody else.
+    fn is_stale(&self, ptr: Ptr) -> bool {
+        let (Some(allocator), Some(device)) = (self.allocator.as_ref(), self.devices.get(ptr.dev()))
+        else {
+            return false;
+        };
+        let generation = allocator.generation(ptr.dev(), device.bucket_of(ptr.offset()));
+        generation.is_some_and(|g| ptr.staleness(g) > 0)
+    }
+
+    /// Reads all of `dest`, which is at byte `pos` of `file`, as the file is now, and waits for it.
+    fn read_again<D: Destination>(
+        self: &Arc<Self>,
+        file: InodeId,
+        pos: u64,
+        dest: &mut D,
+    ) -> Result {
+        let mut at = 0;
+        while at < dest.len() {
+            let len = AGAIN_BYTES.min(dest.len() - at);
+            let bytes = self.read_bytes(file, pos + at as u64, len)?;
+            dest.copy_in(at, &bytes)?;
+            at += len;
+        }
+        Ok(())
     }
 
     fn lookup(

@@ -36,6 +36,7 @@ use super::{
 use crate::{
     alloc::{self, Accounting, AllocTriggers, Allocator},
     btree::{engine::Engine, Btree},
+    data,
     fs::inode,
     fs_err, fs_info, fs_warn,
     journal::{
@@ -235,7 +236,30 @@ impl Writing {
         if let Some(parts) = self.parts.as_ref() {
             parts.allocator.kick();
         }
+        drop(phase);
+        if first {
+            self.finish_interrupted(log)?;
+        }
         Ok(())
+    }
+
+    /// Finishes what a crash has interrupted of operations on files, before files are changed. Sleeps for long.
+    fn finish_interrupted(self: &Arc<Self>, log: &dyn Log) -> Result {
+        let done = self.apart(|this| {
+            let count = data::logged::resume_all(&this.btree, this.sup.block_bytes().into())?;
+            if count != 0 {
+                fs_info!(*this.sup, "{count} interrupted operations on files have been finished");
+            }
+            Ok(())
+        });
+        done.inspect_err(|e| {
+            log.error(format_args!(
+                "{}: an interrupted operation on a file cannot be finished: {e}",
+                *self.sup
+            ));
+            // What went wrong first is what to report.
+            let _ = self.go_read_only();
+        })
     }
 
     /// Runs `f` in a thread of the work queue, and waits for it. Mounting and unmounting begin deep in the VFS, and what they

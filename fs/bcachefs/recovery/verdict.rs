@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0
 //! Whether a filesystem can be written.
 
-use bcachefs_format::{sb::MemberState, version::Access, Bpos, BtreeId, KeyType};
-use core::ops::ControlFlow;
+use bcachefs_format::{sb::MemberState, version::Access, BtreeId};
 
 use crate::{
-    btree::{Btree, IterFlags},
+    btree::Btree,
     journal::start::BTREE_ROOTS_MAX,
     sb::{Devices, Super},
     util::{
@@ -66,13 +65,7 @@ pub fn check_superblock(sup: &Super, devices: &Devices, log: &dyn Log) -> Result
     Ok(())
 }
 
-/// What has to be done with the contents of a filesystem before it is changed, and cannot be done yet.
-const WORK: [(BtreeId, &str); 1] = [
-    (BtreeId::LOGGED_OPS, "an operation on a file has to be finished"),
-];
-
-/// Refuses a filesystem whose btrees cannot be changed, or with work left to do that is not built. Says why in `log`. May sleep for
-/// I/O.
+/// Refuses a filesystem whose btrees cannot be changed. Says why in `log`.
 pub fn check_btrees(sup: &Super, btree: &Btree, log: &dyn Log) -> Result {
     for id in (0..BTREE_ROOTS_MAX as u8).map(BtreeId) {
         if btree.root_is_lost(id) {
@@ -82,20 +75,6 @@ pub fn check_btrees(sup: &Super, btree: &Btree, log: &dyn Log) -> Result {
         if id.0 > BtreeId::MAX.0 && btree.journal_keys().max_level(id).is_some() {
             log.error(format_args!(
                 "{sup}: cannot be mounted read-write: the journal has keys of a btree that this version does not know ({id})"
-            ));
-            return Err(Error::Unsupported);
-        }
-    }
-    for (id, why) in WORK {
-        let first = btree.walk(id, Bpos::POS_MIN, Bpos::SPOS_MAX, IterFlags::ALL_SNAPSHOTS, |key| {
-            Ok(match key.key.key_type {
-                KeyType::DELETED | KeyType::WHITEOUT => ControlFlow::Continue(()),
-                _ => ControlFlow::Break(key.key.pos),
-            })
-        })?;
-        if let Some(pos) = first {
-            log.error(format_args!(
-                "{sup}: cannot be mounted read-write: {why} ({id} {pos}), which is not supported yet"
             ));
             return Err(Error::Unsupported);
         }

@@ -123,6 +123,7 @@ errors! {
     BucketInconsistent EUCLEAN "a bucket is not what it is recorded to be";
     AllocatorStopped EROFS "the allocator has been stopped";
     DataRead EIO "no readable copy of the data";
+    DataWrite EIO "data cannot be written";
     DataChecksum EIO "no copy of the data has the right checksum";
     DataDecompress EIO "compressed data is damaged";
     ExtentInvalid EUCLEAN "an extent is damaged";

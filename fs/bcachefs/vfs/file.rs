@@ -4,9 +4,15 @@
 //! For reading, every range is one mapping: the layout is looked up once, by the read itself, which fills holes
 //! with zeros. So a whole readahead arrives as one run of folios, and is cut by extent.
 //!
+//! What is written is in `write`: space is promised when pages become dirty, and data gets its place when it is written back. How the layout
+//! and the size are changed is in `range`.
+//!
 //! For reports (`FIEMAP`, `SEEK_HOLE`, `SEEK_DATA`) the layout is looked up here. What iomap has no way to say:
 //! that data is compressed or stored more than once. The address shown is that of the first copy, on
 //! its device; for compressed data it is where the stored extent begins.
+
+mod range;
+mod write;
 
 use core::cmp::max;
 
@@ -15,7 +21,10 @@ use kfs::{
     block::{BioSet, BlockDevice, IoError},
     vfs::{
         file::Table as FileTable,
-        iomap::{self, Destination as _, DirectRun, FolioRun, Mapping, MappingKind, Purpose, Read},
+        iomap::{
+            self, Allocate, Destination as _, DirectRun, DirectWrite, FolioRun, FolioWrite, Mapping,
+            MappingKind, Purpose, Read, Write,
+        },
     },
 };
 
@@ -40,20 +49,10 @@ const WIDEN_BELOW: u64 = 128 << 10;
 /// File data.
 pub(super) struct Data;
 
-pub(super) const DATA: iomap::Table<Bcachefs> = iomap::Table::new::<Data>();
-pub(super) const DATA_FILE: FileTable<Bcachefs> = FileTable::iomap::<Data>();
+pub(super) const DATA: iomap::Table<Bcachefs> = iomap::Table::writable::<Data>();
+pub(super) const DATA_FILE: FileTable<Bcachefs> = FileTable::iomap_writable::<Data>();
 
-/// Changes the size of a file. The inode is locked for change.
-///
-/// # Errors
-///
-/// [`Error::Unsupported`] unless it stays what it is: this is not built yet.
-pub(super) fn set_size(inode: &Inode, size: u64) -> error::Result {
-    match size == inode.size() {
-        true => Ok(()),
-        false => Err(Error::Unsupported),
-    }
-}
+pub(super) use range::set_size;
 
 /// The alignment direct I/O needs: the largest block size of all members.
 pub(super) fn direct_alignment(mount: &Mount) -> u32 {
@@ -110,6 +109,72 @@ impl Read for Data {
     }
 }
 
+#[vtable]
+impl Write for Data {
+    fn promise(inode: &Inode, position: u64, length: u64, whole: bool) -> Result<u64> {
+        write::promise(inode, position, length, whole).map_err(Error::errno)
+    }
+
+    fn give_back(inode: &Inode, position: u64, length: u64) {
+        write::give_back(inode, position, length)
+    }
+
+    fn zero(inode: &Inode, position: u64, length: u64) -> Result<(bool, u64)> {
+        zero(inode, position, length).map_err(Error::errno)
+    }
+
+    fn write(inode: &Inode, run: FolioWrite<Bcachefs>) {
+        write::write_back(inode, run)
+    }
+
+    fn write_direct(inode: &Inode, run: DirectWrite<Bcachefs>) {
+        write::write_direct(inode, run)
+    }
+
+    fn sync(inode: &Inode, data_only: bool) -> Result {
+        write::sync(inode, data_only).map_err(Error::errno)
+    }
+
+    fn allocate(inode: &Inode, how: Allocate, position: u64, length: u64) -> Result {
+        range::allocate(inode, how, position, length).map_err(Error::errno)
+    }
+
+    fn share(
+        from: &Inode,
+        from_position: u64,
+        to: &Inode,
+        to_position: u64,
+        length: u64,
+    ) -> Result<u64> {
+        range::share(from, from_position, to, to_position, length).map_err(Error::errno)
+    }
+}
+
+/// How many of `length` bytes at `position` are pending as the first one is, or are not; and whether it is.
+fn pending(inode: &Inode, position: u64, length: u64) -> (bool, u64) {
+    let block = write::block_bytes(inode).max(1);
+    let blocks = write::blocks(inode, position, length);
+    let (is, count) = inode.data().promises.look(blocks.start, blocks.end - blocks.start);
+    let end = (blocks.start + count).saturating_mul(block);
+    (is, end.saturating_sub(position).min(length).max(1))
+}
+
+/// See [`Write::zero`].
+fn zero(inode: &Inode, position: u64, length: u64) -> error::Result<(bool, u64)> {
+    let (dirty, length) = pending(inode, position, length);
+    if !dirty {
+        let found = layout(inode, position, length)?;
+        let length = length.min(found.position + found.length - position);
+        if matches!(found.kind, MappingKind::Hole | MappingKind::Unwritten) {
+            return Ok((false, length));
+        }
+        write::promise_always(inode, position, length)?;
+        return Ok((true, length));
+    }
+    write::promise_always(inode, position, length)?;
+    Ok((true, length))
+}
+
 /// The bytes of the encoded extent at `position`, or just that position if it is not in one. `None` if that cannot be found out.
 fn encoded(inode: &Inode, position: u64) -> Option<(u64, u64)> {
     let reader = &mount(inode).reader;
@@ -133,8 +198,21 @@ fn whole_blocks(inode: &Inode, position: u64, length: u64) -> u64 {
     }
 }
 
-/// The layout at `position`.
+/// The layout at `position`, with what is in memory only.
 fn report(inode: &Inode, position: u64, length: u64) -> error::Result<Mapping> {
+    let (dirty, same) = pending(inode, position, length);
+    let mut found = layout(inode, position, same)?;
+    let end = position.saturating_add(same);
+    found.length = found.length.min(end.saturating_sub(found.position)).max(1);
+    if dirty && found.kind != MappingKind::Mapped {
+        found.kind = MappingKind::Delayed;
+        found.address = None;
+    }
+    Ok(found)
+}
+
+/// The layout at `position`, as the btrees have it.
+fn layout(inode: &Inode, position: u64, length: u64) -> error::Result<Mapping> {
     let sector = position / SECTOR;
     let end = position.saturating_add(length).div_ceil(SECTOR);
     let sectors = max(end - sector, 1);

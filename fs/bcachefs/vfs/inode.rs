@@ -31,6 +31,7 @@ use super::{
     xattr,
 };
 use crate::{
+    data::Promises,
     fs::{self, inode::State, link::Used, InodeId},
     util::error::{self, Error},
 };
@@ -49,13 +50,16 @@ pub struct InodeInfo {
     pub state: Arc<State>,
     /// How its names are hashed.
     pub hash: StrHashInfo,
+    /// Space for what of its data is only in memory.
+    pub promises: Pin<KBox<Promises>>,
 }
 
 impl InodeInfo {
     fn new(id: InodeId, key: &Key) -> error::Result<Self> {
         let hash = StrHashInfo::new(key).ok_or(Error::InodeInvalid)?;
         let state = State::new(key)?;
-        Ok(InodeInfo { id, state, hash })
+        let promises = KBox::pin_init(Promises::new(), GFP_KERNEL)?;
+        Ok(InodeInfo { id, state, hash, promises })
     }
 
     /// The key as it is now.
@@ -163,7 +167,7 @@ fn flags(key: &Key) -> Flags {
 }
 
 /// A time, as keys have it.
-fn stored(mount: &Mount, time: Timestamp) -> i64 {
+pub(super) fn stored(mount: &Mount, time: Timestamp) -> i64 {
     mount.times.from_unix(UnixTime {
         secs: time.seconds,
         nanos: time.nanoseconds,

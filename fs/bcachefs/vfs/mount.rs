@@ -12,7 +12,7 @@ use kernel::{
     prelude::*,
     sync::{
         atomic::{Atomic, Relaxed},
-        Arc,
+        Arc, SetOnce,
     },
 };
 use kfs::vfs::{
@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     alloc::accounting::{self, Usage},
-    data::Reader,
+    data::{write::Parts, Reader, Writer},
     fs::{dirent, inode::Numbers, InodeId},
     init::{self, Access, Filesystem, Options, Request},
     show::Show,
@@ -51,6 +51,11 @@ const READAHEAD_PER_DEVICE: usize = 256 << 10;
 /// Devices beyond which there is no more reading ahead.
 const READAHEAD_DEVICES_MAX: usize = 8;
 
+/// What any file's data may need.
+const DATA_FEATURES: Features = Features(
+    Features::INLINE_DATA.0 | Features::REFLINK.0 | Features::REFLINK_INLINE_DATA.0,
+);
+
 /// The file system type.
 pub struct Bcachefs;
 
@@ -62,6 +67,8 @@ pub struct Mount {
     pub fs: Arc<Filesystem>,
     /// Reads its file data.
     pub reader: Arc<Reader>,
+    /// Writes it; there once the filesystem has been read-write.
+    writer: SetOnce<Arc<Writer>>,
     /// How times are stored in it.
     pub times: TimeBase,
     /// Numbers for new inodes.
@@ -181,6 +188,7 @@ impl FileSystem for Bcachefs {
         let mount = Mount::new(fs).map_err(Error::errno)?;
         let sup = &mount.fs.sup;
         if access == Access::ReadWrite {
+            mount.start_writer().map_err(Error::errno)?;
             log.warn(fmt!("read-write mounts are for tests: what is written may be lost"));
         }
 
@@ -211,10 +219,13 @@ impl FileSystem for Bcachefs {
         flags: MountFlags,
         log: &Log<'_>,
     ) -> Result {
-        let writing = &sb.data().fs.writing;
+        let mount = sb.data();
+        let writing = &mount.fs.writing;
         match flags.is_read_only() {
             true => writing.go_read_only(),
-            false => writing.go_read_write(&MountLog(log)),
+            false => writing
+                .go_read_write(&MountLog(log))
+                .and_then(|()| mount.start_writer()),
         }
         .map_err(Error::errno)
     }
@@ -268,6 +279,9 @@ impl FileSystem for Bcachefs {
     fn put_super(sb: &SuperBlock<Self>) {
         // Reads hold on to the btree, which is shut down when the filesystem is dropped.
         sb.data().reader.wait_idle();
+        if let Ok(writer) = sb.data().writer() {
+            writer.wait_idle();
+        }
     }
 }
 
@@ -290,6 +304,7 @@ impl Mount {
             _show: show,
             fs,
             reader,
+            writer: SetOnce::new(),
             times,
             numbers,
             str_hash,
@@ -311,6 +326,38 @@ impl Mount {
     pub(super) fn now(&self, sb: &SuperBlock<Bcachefs>) -> i64 {
         let now = sb.now();
         self.times.from_unix(UnixTime { secs: now.seconds, nanos: now.nanoseconds })
+    }
+
+    /// What writes file data.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::ReadOnly`] if the filesystem has never been read-write.
+    pub(super) fn writer(&self) -> crate::util::error::Result<&Arc<Writer>> {
+        self.writer.as_ref().ok_or(Error::ReadOnly)
+    }
+
+    /// Makes what writes file data, if it is not there. The filesystem has just become read-write; nobody else does this at the same
+    /// time. Sleeps.
+    fn start_writer(&self) -> crate::util::error::Result {
+        if self.writer.as_ref().is_some() {
+            return Ok(());
+        }
+        self.require(DATA_FEATURES)?;
+        let fs = &self.fs;
+        let allocator = fs.writing.allocator().ok_or(Error::ReadOnly)?;
+        self.reader.watch(allocator);
+        let writer = Writer::new(Parts {
+            name: kernel::str::CString::try_from_fmt(format_args!("{}", *fs.sup))?,
+            sup: fs.sup.clone(),
+            btree: fs.btree.clone(),
+            devices: fs.devices.clone(),
+            counters: fs.counters.clone(),
+            clocks: fs.writing.clocks.clone(),
+            allocator: allocator.clone(),
+        })?;
+        self.writer.populate(writer);
+        Ok(())
     }
 
     /// Has the superblock name `features` before they are used. Sleeps; it is written if it does not name them yet.

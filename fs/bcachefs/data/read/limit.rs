@@ -17,7 +17,7 @@ const BURST: u32 = 20;
 
 /// Counts messages by period. Two threads that meet at the turn of a period may both begin it; the
 /// count is approximate then, which does no harm.
-pub(super) struct Limit {
+pub(in crate::data) struct Limit {
     birth: Instant<Monotonic>,
     period: Atomic<i64>,
     printed: Atomic<u32>,
@@ -25,7 +25,7 @@ pub(super) struct Limit {
 
 /// What is to become of a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Verdict {
+pub(in crate::data) enum Verdict {
     /// Print it.
     Print,
     /// Print it, and say that it is the last for now.
@@ -35,7 +35,7 @@ pub(super) enum Verdict {
 }
 
 impl Limit {
-    pub(super) fn new() -> Self {
+    pub(in crate::data) fn new() -> Self {
         Limit {
             birth: Instant::now(),
             period: Atomic::new(0),
@@ -44,7 +44,7 @@ impl Limit {
     }
 
     /// Asks to print one message now.
-    pub(super) fn admit(&self) -> Verdict {
+    pub(in crate::data) fn admit(&self) -> Verdict {
         let now = self.birth.elapsed().as_nanos() / PERIOD_NS;
         if self.period.load(Relaxed) != now {
             self.period.store(now, Relaxed);

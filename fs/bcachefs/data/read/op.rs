@@ -12,6 +12,8 @@
 //!    │             └─ otherwise ────► device reads into a buffer ─► verify ─► decode, copy ─► finish
 //!    └──── next copy ◄─────────────── I/O error, wrong checksum, damage
 //! ```
+//!
+//! Nothing keeps the data from being overwritten meanwhile, and its bucket from being reused: the bucket's generation tells, after the read.
 
 use bcachefs_format::{
     checksum::CsumType,
@@ -174,6 +176,9 @@ impl Op {
                 op.io_error(&choice, e);
                 return op.retry(dest);
             }
+            if op.reader.is_stale(choice.ptr.ptr) {
+                return op.again(dest);
+            }
             if choice.plan.how == How::Plain {
                 return dest.finish(Ok(()));
             }
@@ -217,6 +222,10 @@ impl Op {
                 op.io_error(&choice, e);
                 return op.retry(dest);
             }
+            if op.reader.is_stale(choice.ptr.ptr) {
+                drop(buffer);
+                return op.again(dest);
+            }
             let stored = buffer.as_bytes().get(..bytes).unwrap_or(&[]);
             match op.deliver(&choice, stored, &mut dest) {
                 Ok(()) => dest.finish(Ok(())),
@@ -258,6 +267,21 @@ impl Op {
                 copy_part(dest, out, skip)
             }
         }
+    }
+
+    /// The data has been overwritten and its place reused while it was read: looks it up again. In a work item of its own, as it waits for
+    /// transfers.
+    fn again<D: Destination>(self: KBox<Self>, mut dest: D) {
+        let reader = self.reader.clone();
+        reader.counters.inc(Counter::READ_REUSE_RACE);
+        let (file, pos, this) = (self.file, self.pos, reader.clone());
+        drop(self);
+        // Without memory the destination is dropped, which ends the read as failed.
+        let _ = reader.again.try_spawn(GFP_KERNEL, move || {
+            let _nofs = NofsScope::enter();
+            let result = this.read_again(file, pos, &mut dest);
+            dest.finish(result);
+        });
     }
 
     fn retry<D: Destination>(self: KBox<Self>, dest: D) {
