@@ -13,6 +13,7 @@
 //! | `source` | where the bytes come from, and whose they are |
 //! | `options` | how the data of a file is to be written |
 //! | `promises` | space for what is dirty in memory |
+//! | `lane` | what completions leave to threads |
 //! | `index` | the transactions that change which extents a file has |
 //! | `punch`, `reserve`, `shift`, `share` | holes and ends; space without data; moving, sharing ranges |
 //! | `logged` | what of that is finished after a crash |
@@ -24,6 +25,7 @@ pub mod compress;
 pub mod decompress;
 pub mod destination;
 pub mod index;
+mod lane;
 pub mod logged;
 pub mod lookup;
 pub mod options;

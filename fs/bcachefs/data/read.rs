@@ -22,13 +22,16 @@ use kernel::{
 use kfs::{
     block::{BioSet, IoBuf, IoBufPool},
     mem::NofsScope,
-    work::{Kind, WorkQueue},
 };
 
-use self::{limit::Limit, op::Op};
+use self::{
+    limit::Limit,
+    op::{Again, Op},
+};
 use super::{
     decompress::Decompressor,
     destination::{Buffer, Destination, Split, BUFFER_MAX},
+    lane::Lanes,
     lookup::{self, Mapping, Piece, Source, BATCH},
 };
 use crate::{
@@ -36,7 +39,7 @@ use crate::{
     btree::Btree,
     fs::InodeId,
     fs_warn,
-    sb::Devices,
+    sb::{Device, Devices},
     util::{
         counters::{Counter, Counters},
         error::{Error, Result},
@@ -56,9 +59,6 @@ const BUFFERS: u32 = 2;
 /// filesystem has, are read as memory allows.
 const RESERVED_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a read that began too late which are read again at a time.
-const AGAIN_BYTES: usize = 64 << 10;
-
 /// What reading data needs of a filesystem.
 pub struct Reader {
     name: Name,
@@ -72,10 +72,10 @@ pub struct Reader {
     reserve_bytes: usize,
     decompressor: Decompressor,
     messages: Limit,
-    /// Knows the generations of buckets, once the filesystem has been read-write. Before that no bucket is reused.
+    /// Knows the generations of buckets, in a filesystem that is written to.
     allocator: SetOnce<Arc<Allocator>>,
-    /// Where reads begin again that came too late.
-    again: WorkQueue,
+    /// Reads whose data has gone elsewhere meanwhile.
+    late: Lanes,
 }
 
 /// What the filesystem is called in messages.
@@ -105,10 +105,22 @@ impl Reader {
                 decompressor: Decompressor::new()?,
                 messages: Limit::new(),
                 allocator: SetOnce::new(),
-                again: WorkQueue::new(c"bcachefs-reread", Kind::Unbound)?,
+                late: Lanes::new(c"bcachefs-read", 1)?,
             },
             GFP_KERNEL,
         )?)
+    }
+
+    /// From now on buckets can be reused: `allocator` knows which have been. To be called before that. Any context.
+    pub fn watch(&self, allocator: &Arc<Allocator>) {
+        self.allocator.populate(allocator.clone());
+    }
+
+    /// Whether the bucket that `ptr` points into is not any more what it was when the pointer was made. Any context.
+    fn is_reused(&self, device: &Device, ptr: &Ptr) -> bool {
+        let generation = |a: &Arc<Allocator>| a.generation(ptr.dev(), device.bucket_of(ptr.offset()));
+        let now = self.allocator.as_ref().and_then(generation);
+        now.is_some_and(|now| now != ptr.generation())
     }
 
     /// Reads `dest.len()` bytes at byte `pos` of `file`. `pos` is a multiple of the sector size.
@@ -134,12 +146,12 @@ impl Reader {
                 let at = sector * SECTOR;
                 sector += piece.sectors;
                 if bytes >= dest.len() as u64 {
-                    return self.start(file, at, piece, dest);
+                    return self.start(file, at, piece, dest, Self::read);
                 }
                 self.counters.inc(Counter::READ_SPLIT);
                 // Less than the length of `dest`.
                 match dest.split_to(bytes as usize) {
-                    Ok(part) => self.start(file, at, piece, part),
+                    Ok(part) => self.start(file, at, piece, part, Self::read),
                     Err(e) => return dest.finish(Err(e)),
                 }
             }
@@ -155,7 +167,7 @@ impl Reader {
             return Err(Error::DataRead);
         }
         let mut pieces = KVec::new();
-        while bytes.len() < len {
+        'look: while bytes.len() < len {
             let left = (len - bytes.len()).div_ceil(SECTOR as usize);
             self.lookup(file, sector, left as u64, BATCH, &mut pieces)?;
             if pieces.is_empty() {
@@ -167,8 +179,15 @@ impl Reader {
                 let at = sector * SECTOR;
                 sector += piece.sectors;
                 let (buffer, waiter) = Buffer::new(size)?;
-                self.start(file, at, piece, buffer);
-                let memory = waiter.wait()?;
+                let moved = |_: &Arc<Self>, _, _, buffer: Buffer| buffer.finish(Err(Error::DataMoved));
+                self.start(file, at, piece, buffer, moved);
+                let memory = match waiter.wait() {
+                    Err(Error::DataMoved) => {
+                        sector = at / SECTOR;
+                        continue 'look;
+                    }
+                    memory => memory?,
+                };
                 let want = size.min(len - bytes.len());
                 let data = memory.as_bytes().get(..want).ok_or(Error::DataRead)?;
                 bytes.extend_from_slice(data, GFP_KERNEL)?;
@@ -199,43 +218,9 @@ impl Reader {
     /// Waits until all I/O has ended and all completions have run. May sleep.
     pub fn wait_idle(&self) {
         self.bios.wait_idle();
-        // Those that begin again have transfers of their own, which may have to begin again.
-        self.again.flush();
+        // Nothing is written any more: these are not late again.
+        self.late.flush();
         self.bios.wait_idle();
-    }
-
-    /// From now on buckets can be reused: `allocator` knows which have been. To be called before that. Any context.
-    pub fn watch(&self, allocator: &Arc<Allocator>) {
-        if self.allocator.as_ref().is_none() {
-            self.allocator.populate(allocator.clone());
-        }
-    }
-
-    /// Whether the bucket that `ptr` refers to has been reused since: what was read there belongs to somebody else.
-    fn is_stale(&self, ptr: Ptr) -> bool {
-        let (Some(allocator), Some(device)) = (self.allocator.as_ref(), self.devices.get(ptr.dev()))
-        else {
-            return false;
-        };
-        let generation = allocator.generation(ptr.dev(), device.bucket_of(ptr.offset()));
-        generation.is_some_and(|g| ptr.staleness(g) > 0)
-    }
-
-    /// Reads all of `dest`, which is at byte `pos` of `file`, as the file is now, and waits for it.
-    fn read_again<D: Destination>(
-        self: &Arc<Self>,
-        file: InodeId,
-        pos: u64,
-        dest: &mut D,
-    ) -> Result {
-        let mut at = 0;
-        while at < dest.len() {
-            let len = AGAIN_BYTES.min(dest.len() - at);
-            let bytes = self.read_bytes(file, pos + at as u64, len)?;
-            dest.copy_in(at, &bytes)?;
-            at += len;
-        }
-        Ok(())
     }
 
     fn lookup(
@@ -255,7 +240,14 @@ impl Reader {
     }
 
     /// Starts the read of one piece, which is at byte `pos` of the file.
-    fn start<D: Destination>(self: &Arc<Self>, file: InodeId, pos: u64, piece: Piece, mut dest: D) {
+    fn start<D: Destination>(
+        self: &Arc<Self>,
+        file: InodeId,
+        pos: u64,
+        piece: Piece,
+        mut dest: D,
+        again: Again<D>,
+    ) {
         let sectors = dest.len() as u64 / SECTOR;
         self.counters.add(Counter::IO_READ, sectors);
         let result = match piece.source {
@@ -271,7 +263,7 @@ impl Reader {
             }
             Source::Data(data) => {
                 let _nofs = NofsScope::enter();
-                return Op::start(self, file, pos, data, dest);
+                return Op::start(self, file, pos, data, dest, again);
             }
         };
         dest.finish(result);

@@ -12,10 +12,8 @@
 //! |---|---|
 //! | `encode` | compression, checksums |
 //! | `op` | one extent: I/O, its key, the transaction |
-//! | `lane` | the queues to the btrees |
 
 mod encode;
-mod lane;
 mod op;
 
 use core::fmt;
@@ -30,9 +28,10 @@ use kfs::{
     mem::NofsScope,
 };
 
-use self::{encode::Coded, lane::Lanes, op::Op};
+use self::{encode::Coded, op::Op};
 use super::{
     compress::Compressor,
+    lane::Lanes,
     options::DataOptions,
     read::{limit::{self, Limit}, Name},
     source::Source,
@@ -149,7 +148,7 @@ impl Writer {
                 plain: IoBufPool::new(BUFFERS, reserve)?,
                 packed: IoBufPool::new(BUFFERS, reserve)?,
                 compressor: KBox::pin_init(Compressor::new(reserve), GFP_KERNEL)?,
-                lanes: Lanes::new(LANES)?,
+                lanes: Lanes::new(c"bcachefs-write", LANES)?,
                 messages: Limit::new(),
             },
             GFP_KERNEL,

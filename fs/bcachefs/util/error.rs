@@ -124,6 +124,7 @@ errors! {
     AllocatorStopped EROFS "the allocator has been stopped";
     DataRead EIO "no readable copy of the data";
     DataWrite EIO "data cannot be written";
+    DataMoved EIO "data was moved while it was being read";
     DataChecksum EIO "no copy of the data has the right checksum";
     DataDecompress EIO "compressed data is damaged";
     ExtentInvalid EUCLEAN "an extent is damaged";

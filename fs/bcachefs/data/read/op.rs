@@ -13,7 +13,8 @@
 //!    └──── next copy ◄─────────────── I/O error, wrong checksum, damage
 //! ```
 //!
-//! Nothing keeps the data from being overwritten meanwhile, and its bucket from being reused: the bucket's generation tells, after the read.
+//! While the filesystem is written to, the data can have been moved or overwritten since it was looked up, and its bucket
+//! reused. Its generation tells. What was read is not looked at then, whatever it is: the layout is looked up again.
 
 use bcachefs_format::{
     checksum::CsumType,
@@ -22,7 +23,7 @@ use bcachefs_format::{
 use kernel::{prelude::*, sync::Arc};
 use kfs::{
     block::{IoBuf, IoError},
-    mem::NofsScope,
+    mem::{insist, NofsScope},
 };
 
 use super::{Reader, SECTOR};
@@ -30,6 +31,7 @@ use crate::{
     data::{
         checksum::Hasher,
         destination::Destination,
+        lane::Pending,
         lookup::Data,
         plan::{How, Plan, Wanted},
     },
@@ -42,7 +44,7 @@ use crate::{
 };
 
 /// An operation under way. The destination travels beside it, because the block layer takes it.
-pub(super) struct Op {
+pub(super) struct Op<D> {
     reader: Arc<Reader>,
     file: InodeId,
     /// Byte of the file at which the piece begins.
@@ -55,6 +57,29 @@ pub(super) struct Op {
     error: Option<Error>,
     /// Whether in-place verification has failed and everything goes through a buffer now.
     bounce: bool,
+    /// Reads from the start.
+    again: Again<D>,
+}
+
+/// Reads a destination, which is at that byte of that file, looking up anew where its data is. Sleeps.
+pub(super) type Again<D> = fn(&Arc<Reader>, InodeId, u64, D);
+
+/// A read that came too late.
+struct Late<D> {
+    op: KBox<Op<D>>,
+    dest: D,
+    next: Option<KBox<dyn Pending>>,
+}
+
+impl<D: Destination> Pending for Late<D> {
+    fn run(self: KBox<Self>) {
+        let Late { op, dest, .. } = KBox::into_inner(self);
+        (op.again)(&op.reader, op.file, op.pos, dest);
+    }
+
+    fn next(&mut self) -> &mut Option<KBox<dyn Pending>> {
+        &mut self.next
+    }
 }
 
 /// A copy chosen, and what to read of it.
@@ -64,14 +89,16 @@ struct Choice {
     plan: Plan,
 }
 
-impl Op {
-    /// Starts the read of all of `dest`, which is the part of `file` at byte `pos`, from `data`.
-    pub(super) fn start<D: Destination>(
+impl<D: Destination> Op<D> {
+    /// Starts the read of all of `dest`, which is the part of `file` at byte `pos`, from `data`. `again` is called if that is not
+    /// there any more.
+    pub(super) fn start(
         reader: &Arc<Reader>,
         file: InodeId,
         pos: u64,
         data: Data,
         dest: D,
+        again: Again<D>,
     ) {
         let want = Wanted {
             from: data.from,
@@ -86,6 +113,7 @@ impl Op {
             tried: 0,
             error: None,
             bounce: false,
+            again,
         };
         match KBox::new(op, GFP_KERNEL) {
             Ok(op) => op.attempt(dest),
@@ -94,7 +122,7 @@ impl Op {
     }
 
     /// Tries the next copy, or ends with what went wrong.
-    fn attempt<D: Destination>(mut self: KBox<Self>, mut dest: D) {
+    fn attempt(mut self: KBox<Self>, mut dest: D) {
         let _nofs = NofsScope::enter();
         let Some(choice) = self.choose() else {
             let result = match self.error {
@@ -161,7 +189,7 @@ impl Op {
     }
 
     /// The device writes the destination; the checksum, if any, is that of the destination.
-    fn read_in_place<D: Destination>(self: KBox<Self>, choice: Choice, dest: D) {
+    fn read_in_place(self: KBox<Self>, choice: Choice, dest: D) {
         let bdev = choice.device.bdev.clone();
         let bios = self.reader.bios.clone();
         let sector = choice.plan.sector;
@@ -172,12 +200,12 @@ impl Op {
         };
         dest.read_from(&bdev, &bios, sector, move |result, dest| {
             let (mut op, choice) = KBox::into_inner(step);
+            if op.is_late(&choice) {
+                return op.look_again(dest);
+            }
             if let Err(e) = result {
                 op.io_error(&choice, e);
                 return op.retry(dest);
-            }
-            if op.reader.is_stale(choice.ptr.ptr) {
-                return op.again(dest);
             }
             if choice.plan.how == How::Plain {
                 return dest.finish(Ok(()));
@@ -198,7 +226,7 @@ impl Op {
     }
 
     /// The device writes a buffer; what is wanted is taken from it.
-    fn read_buffered<D: Destination>(self: KBox<Self>, choice: Choice, dest: D) {
+    fn read_buffered(self: KBox<Self>, choice: Choice, dest: D) {
         let bytes = choice.plan.sectors as usize * SECTOR as usize;
         let buffer = match self.reader.stored_buffer(bytes) {
             Ok(buffer) => buffer,
@@ -216,15 +244,15 @@ impl Op {
         bdev.read(&bios, sector, buffer, 0..bytes, move |result, buffer: IoBuf| {
             let _nofs = NofsScope::enter();
             let (mut op, choice, mut dest) = KBox::into_inner(step);
+            if op.is_late(&choice) {
+                drop(buffer);
+                return op.look_again(dest);
+            }
             if let Err(e) = result {
                 // Trying another copy may wait for a buffer, which could be this one.
                 drop(buffer);
                 op.io_error(&choice, e);
                 return op.retry(dest);
-            }
-            if op.reader.is_stale(choice.ptr.ptr) {
-                drop(buffer);
-                return op.again(dest);
             }
             let stored = buffer.as_bytes().get(..bytes).unwrap_or(&[]);
             match op.deliver(&choice, stored, &mut dest) {
@@ -239,7 +267,7 @@ impl Op {
     }
 
     /// Verifies `stored`, what the device holds, and writes the wanted part of it to `dest`.
-    fn deliver<D: Destination>(&mut self, choice: &Choice, stored: &[u8], dest: &mut D) -> Result {
+    fn deliver(&mut self, choice: &Choice, stored: &[u8], dest: &mut D) -> Result {
         let crc = &choice.ptr.crc;
         let mut hasher = Hasher::new(crc.csum_type).ok_or(Error::ExtentInvalid)?;
         hasher.update(stored);
@@ -269,22 +297,22 @@ impl Op {
         }
     }
 
-    /// The data has been overwritten and its place reused while it was read: looks it up again. In a work item of its own, as it waits for
-    /// transfers.
-    fn again<D: Destination>(self: KBox<Self>, mut dest: D) {
-        let reader = self.reader.clone();
-        reader.counters.inc(Counter::READ_REUSE_RACE);
-        let (file, pos, this) = (self.file, self.pos, reader.clone());
-        drop(self);
-        // Without memory the destination is dropped, which ends the read as failed.
-        let _ = reader.again.try_spawn(GFP_KERNEL, move || {
-            let _nofs = NofsScope::enter();
-            let result = this.read_again(file, pos, &mut dest);
-            dest.finish(result);
-        });
+    /// Whether the bucket of what was read has been reused, or is about to be.
+    fn is_late(&self, choice: &Choice) -> bool {
+        self.reader.is_reused(&choice.device, &choice.ptr.ptr)
     }
 
-    fn retry<D: Destination>(self: KBox<Self>, dest: D) {
+    /// Has the layout looked up again. Not here: that may wait for nodes, whose reads complete where this runs.
+    fn look_again(self: KBox<Self>, dest: D) {
+        self.reader.counters.inc(Counter::READ_REUSE_RACE);
+        let reader = self.reader.clone();
+        let _nofs = NofsScope::enter();
+        let memory = insist(|| KBox::new_uninit(GFP_KERNEL));
+        let late = KBox::write(memory, Late { op: self, dest, next: None });
+        reader.late.push(0, late);
+    }
+
+    fn retry(self: KBox<Self>, dest: D) {
         self.reader.counters.inc(Counter::READ_RETRY);
         self.attempt(dest)
     }

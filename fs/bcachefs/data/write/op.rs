@@ -30,7 +30,6 @@ use kfs::{
 
 use super::{
     encode::{Coded, Stored},
-    lane::Pending,
     WriteRequest, Writer, SECTOR,
 };
 use crate::{
@@ -38,6 +37,7 @@ use crate::{
     btree::space::{DiskReservation, OpenBuckets, REPLICAS_MAX},
     data::{
         index::{self, Draft, EXTENT_WORDS_MAX},
+        lane::Pending,
         options::DataOptions,
         source::Source,
     },

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0
-//! Lanes: where writes whose data is on the devices wait for their turn to be put into the btrees.
+//! Lanes: where what completions have left to do, but must not wait for, waits for its turn.
 //!
-//! The writes of a lane are taken in the order in which their data got there. Queueing neither allocates nor sleeps.
+//! What is in a lane is taken in the order in which it got there. Queueing neither allocates nor sleeps.
 
 use kernel::{
     new_spinlock,
@@ -15,9 +15,9 @@ use kfs::{
 
 use crate::util::error::Result;
 
-/// A write whose data is on the devices.
+/// Something to do.
 pub(super) trait Pending: Send {
-    /// Puts it into the btrees and ends it. Sleeps.
+    /// Does it. Sleeps.
     fn run(self: KBox<Self>);
 
     /// Where the lane hangs the one behind it.
@@ -41,16 +41,16 @@ pub(super) struct Lanes {
 }
 
 impl Lanes {
-    /// So many lanes. May sleep.
-    pub(super) fn new(count: usize) -> Result<Self> {
-        let queue = WorkQueue::new(c"bcachefs-write", Kind::Unbound)?;
+    /// So many lanes, with threads called `name`. May sleep.
+    pub(super) fn new(name: &CStr, count: usize) -> Result<Self> {
+        let queue = WorkQueue::new(name, Kind::Unbound)?;
         let queue = Arc::new(queue, GFP_KERNEL)?;
         let mut lanes = KVec::new();
         for _ in 0..count.max(1) {
             let queue = queue.clone();
             let lane = Arc::pin_init(
                 pin_init!(Lane {
-                    waiting <- new_spinlock!(None, "bcachefs_write_lane"),
+                    waiting <- new_spinlock!(None, "bcachefs_lane"),
                     job <- Job::new(queue, Lane::work),
                 }),
                 GFP_KERNEL,
@@ -61,17 +61,17 @@ impl Lanes {
         Ok(Lanes { lanes, queue })
     }
 
-    /// Queues `write` behind others with the same `key`.
-    pub(super) fn push(&self, key: u64, mut write: KBox<dyn Pending>) {
+    /// Queues `one` behind others with the same `key`.
+    pub(super) fn push(&self, key: u64, mut one: KBox<dyn Pending>) {
         // There is at least one.
         let index = (key % self.lanes.len().max(1) as u64) as usize;
         let Some(lane) = self.lanes.get(index) else {
-            return write.run();
+            return one.run();
         };
         {
             let mut waiting = lane.waiting.lock();
-            *write.next() = waiting.take();
-            *waiting = Some(write);
+            *one.next() = waiting.take();
+            *waiting = Some(one);
         }
         lane.job.kick();
     }
@@ -100,14 +100,14 @@ impl Lane {
                 return;
             }
             let mut oldest: Option<KBox<dyn Pending>> = None;
-            while let Some(mut write) = newest {
-                newest = write.next().take();
-                *write.next() = oldest.take();
-                oldest = Some(write);
+            while let Some(mut one) = newest {
+                newest = one.next().take();
+                *one.next() = oldest.take();
+                oldest = Some(one);
             }
-            while let Some(mut write) = oldest {
-                oldest = write.next().take();
-                write.run();
+            while let Some(mut one) = oldest {
+                oldest = one.next().take();
+                one.run();
             }
         }
     }
