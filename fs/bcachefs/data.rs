@@ -16,12 +16,14 @@
 //! | `lane` | what completions leave to threads |
 //! | `index` | the transactions that change which extents a file has |
 //! | `punch`, `reserve`, `shift`, `share` | holes and ends; space without data; moving, sharing ranges |
+//! | `copygc` | moving what is left in half-empty buckets together |
 //! | `logged` | what of that is finished after a crash |
 //!
 //! Nothing here knows of the VFS. No btree lock is held while data I/O is under way.
 
 pub mod checksum;
 pub mod compress;
+pub mod copygc;
 pub mod decompress;
 pub mod destination;
 pub mod index;

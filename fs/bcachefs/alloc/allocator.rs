@@ -350,6 +350,14 @@ impl Allocator {
         }
     }
 
+    /// Sectors that can be written before it is time to move what is in half-empty buckets together, on some device that is written
+    /// to; 0 if it is. Does not sleep.
+    pub fn sectors_until_crowded(&self) -> u64 {
+        let writable = self.shared.writable();
+        let devices = self.devices().filter(|d| writable.has(d.index));
+        devices.map(|d| d.until_crowded()).min().unwrap_or(u64::MAX)
+    }
+
     /// Has the workers look whether there is something to do. Does not sleep.
     pub fn kick(&self) {
         for d in self.devices() {

@@ -65,6 +65,9 @@ pub trait AllocClient: Send + Sync {
     /// sleeps, and no locks of nodes may be held.
     fn mark_btree_nodes(&self, places: &[(u8, u64, u32)]) -> Result;
 
+    /// Somebody waits because there is no bucket. Any context.
+    fn short_of_buckets(&self) {}
+
     /// Whether devices are told about discarded buckets at all (not with option `nochanges` and the like).
     fn may_discard(&self) -> bool {
         true

@@ -297,6 +297,13 @@ impl AllocDevice {
         self.geometry.available(&usage, open, Watermark::Normal)
     }
 
+    /// See [`Geometry::until_crowded`].
+    #[inline(never)]
+    pub(super) fn until_crowded(&self) -> u64 {
+        let usage = self.shared.client.device_usage(self.index);
+        self.geometry.until_crowded(&usage, self.shared.open.nr_open(self.index))
+    }
+
     /// Opens a free bucket, with one reference. May sleep and restart.
     #[inline(never)]
     pub(super) fn open_bucket(

@@ -146,7 +146,7 @@ impl Allocator {
 
     /// What a copy on `dev` counts for.
     #[inline(never)]
-    pub(super) fn durability(&self, dev: u8) -> u8 {
+    pub fn durability(&self, dev: u8) -> u8 {
         self.shared.client.member(dev).as_ref().map_or(0, Member::durability)
     }
 

@@ -63,6 +63,16 @@ impl Geometry {
             .saturating_sub(self.reserve(watermark))
     }
 
+    /// Sectors that can be written before what is in half-empty buckets has to be moved together: half of what can be had without that, less
+    /// what could be gained by it.
+    pub(super) fn until_crowded(&self, usage: &DeviceUsage, open: u64) -> u64 {
+        let movable = [DataType::USER, DataType::BTREE];
+        let gain = movable.map(|t| usage.fragmented.get(usize::from(t.0)).copied().unwrap_or(0));
+        self.available(usage, open, Watermark::Stripe)
+            .saturating_mul(self.bucket_sectors / 2)
+            .saturating_sub(gain.iter().sum())
+    }
+
     /// Cached buckets to reuse so that a few are always free.
     pub(super) fn want_invalidated(&self, usage: &DeviceUsage) -> u64 {
         let soon = usage

@@ -42,6 +42,7 @@ impl Blocked {
             if !shared.is_running() {
                 return Err(Error::AllocatorStopped);
             }
+            shared.client.short_of_buckets();
             if shared.freed.wait(self.seen, ms) {
                 return match shared.is_running() {
                     true => Ok(()),

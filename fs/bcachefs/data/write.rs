@@ -31,6 +31,7 @@ use kfs::{
 use self::{encode::Coded, op::Op};
 use super::{
     compress::Compressor,
+    copygc::Signal,
     lane::Lanes,
     options::DataOptions,
     read::{limit::{self, Limit}, Name},
@@ -78,6 +79,7 @@ pub struct Writer {
     counters: Arc<Counters>,
     clocks: Arc<IoClocks>,
     allocator: Arc<Allocator>,
+    copygc: Arc<Signal>,
     space: Arc<dyn Space>,
     options: SbOptions,
     targets: Targets,
@@ -108,6 +110,8 @@ pub struct Parts {
     pub clocks: Arc<IoClocks>,
     /// Where space comes from.
     pub allocator: Arc<Allocator>,
+    /// Who has to know how much is written.
+    pub copygc: Arc<Signal>,
 }
 
 /// What is to become of the bytes of a source.
@@ -138,6 +142,7 @@ impl Writer {
                 counters: parts.counters,
                 clocks: parts.clocks,
                 allocator: parts.allocator,
+                copygc: parts.copygc,
                 space,
                 options: parts.sup.raw()?.options()?,
                 targets: Targets::new(&parts.sup)?,
@@ -198,6 +203,7 @@ impl Writer {
         let sectors = (source.len() / SECTOR) as u64;
         self.counters.add(Counter::IO_WRITE, sectors);
         self.clocks.add(Rw::Write, sectors);
+        self.copygc.written(self.clocks.now(Rw::Write));
         loop {
             let most = self.extent_max(&request.options);
             let mut part = match source.len() > most {

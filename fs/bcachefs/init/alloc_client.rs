@@ -15,6 +15,7 @@ use crate::{
         client::{AllocClient, ClockKind, DeviceUsage},
         Accounting, Allocator, ReplicasStore, Totals, TriggerClient,
     },
+    data::copygc::Signal,
     sb::LiveSuper,
     util::{
         error::Result,
@@ -42,6 +43,8 @@ pub(super) struct FsAllocClient {
     pub(super) accounting: Arc<Accounting>,
     pub(super) clocks: Arc<IoClocks>,
     pub(super) writers: Arc<WriteRefs>,
+    /// Who moves data together when there are no buckets.
+    pub(super) copygc: Arc<Signal>,
     /// Discards reach the devices.
     pub(super) may_discard: bool,
 }
@@ -84,6 +87,10 @@ impl AllocClient for FsAllocClient {
 
     fn mark_btree_nodes(&self, places: &[(u8, u64, u32)]) -> Result {
         self.live.mark_btree_nodes(places)
+    }
+
+    fn short_of_buckets(&self) {
+        self.copygc.short();
     }
 
     fn may_discard(&self) -> bool {

@@ -18,6 +18,7 @@ use core::fmt;
 
 use bcachefs_format::features::{Compat, Features};
 use kernel::{
+    str::CString,
     new_mutex, new_spinlock,
     prelude::*,
     sync::{
@@ -36,7 +37,10 @@ use super::{
 use crate::{
     alloc::{self, Accounting, AllocTriggers, Allocator},
     btree::{engine::Engine, Btree},
-    data,
+    data::{
+        self,
+        copygc::{self, Copygc, Signal},
+    },
     fs::inode,
     fs_err, fs_info, fs_warn,
     journal::{
@@ -74,6 +78,9 @@ struct Parts {
     journal: Arc<Journal>,
     allocator: Arc<Allocator>,
     accounting: Arc<Accounting>,
+    copygc: Arc<Copygc>,
+    /// What wakes it.
+    signal: Arc<Signal>,
 }
 
 /// A call in another thread.
@@ -179,6 +186,11 @@ impl Writing {
         self.parts.as_ref().map(|p| &p.allocator)
     }
 
+    /// What wakes who moves data together, once the filesystem has been read-write.
+    pub fn copygc(&self) -> Option<&Arc<Signal>> {
+        self.parts.as_ref().map(|p| &p.signal)
+    }
+
     /// The counters of what the filesystem holds, once it has been read-write.
     pub fn accounting(&self) -> Option<&Arc<Accounting>> {
         self.parts.as_ref().map(|p| &p.accounting)
@@ -235,6 +247,7 @@ impl Writing {
         *phase = Phase::ReadWrite;
         if let Some(parts) = self.parts.as_ref() {
             parts.allocator.kick();
+            parts.signal.start(parts.copygc.clone());
         }
         drop(phase);
         if first {
@@ -338,11 +351,13 @@ impl Writing {
         let replicas = Arc::new(SuperReplicas(self.live.clone()), GFP_KERNEL)?;
         let accounting = Accounting::new(&self.sup, replicas)?;
         accounting.read(&self.btree)?;
+        let signal = Signal::new()?;
         let client = FsAllocClient {
             live: self.live.clone(),
             accounting: accounting.clone(),
             clocks: self.clocks.clone(),
             writers: self.writers.clone(),
+            copygc: signal.clone(),
             may_discard: true,
         };
         let client = Arc::new(client, GFP_KERNEL)?;
@@ -381,10 +396,22 @@ impl Writing {
             space: alloc::btree_space(&allocator)?,
             writers: self.writers.clone(),
         })?;
+        let copygc = Copygc::new(copygc::Parts {
+            name: CString::try_from_fmt(format_args!("{}", *self.sup))?,
+            sup: self.sup.clone(),
+            btree: self.btree.clone(),
+            devices: self.devices.clone(),
+            counters: self.counters.clone(),
+            clocks: self.clocks.clone(),
+            allocator: allocator.clone(),
+            signal: signal.clone(),
+        })?;
         Ok(Parts {
             journal,
             allocator,
             accounting,
+            copygc,
+            signal,
         })
     }
 
@@ -432,6 +459,7 @@ impl Writing {
         let Some(parts) = self.parts.as_ref() else {
             return Ok(());
         };
+        parts.signal.stop();
         let mut result = match emergency || self.has_failed() {
             true => Err(Error::JournalFailed),
             false => self.write_out(parts),

@@ -355,6 +355,7 @@ impl Mount {
             counters: fs.counters.clone(),
             clocks: fs.writing.clocks.clone(),
             allocator: allocator.clone(),
+            copygc: fs.writing.copygc().ok_or(Error::ReadOnly)?.clone(),
         })?;
         self.writer.populate(writer);
         Ok(())

@@ -51,15 +51,22 @@ pub struct CommitFlags {
 }
 
 impl CommitFlags {
-    /// For who makes a filesystem: nothing else is going on yet, and there is room.
-    pub const INITIALISING: Self = Self {
+    /// For what may wait, may be refused, and is nothing special.
+    pub const NORMAL: Self = Self {
         watermark: Watermark::Normal,
-        no_enospc: true,
-        no_check_rw: true,
+        no_enospc: false,
+        no_check_rw: false,
         journal_reclaim: false,
         no_journal_res: None,
         skip_accounting: false,
         no_triggers: false,
+    };
+
+    /// For who makes a filesystem: nothing else is going on yet, and there is room.
+    pub const INITIALISING: Self = Self {
+        no_enospc: true,
+        no_check_rw: true,
+        ..Self::NORMAL
     };
 }
 
