@@ -23,7 +23,10 @@ use crate::{
     alloc::bucket::fragmentation_time,
     btree::{trans::update::CommitFlags, IterFlags},
     sb::Device,
-    util::{error::Result, watermark::Watermark},
+    util::{
+        error::{Error, Result},
+        watermark::Watermark,
+    },
 };
 
 /// A place in the list of buckets by fragmentation.
@@ -134,14 +137,22 @@ impl Copygc {
             if generation.is_some_and(|now| now != bucket.generation) {
                 return Ok(());
             }
-            match bp {
-                Some(bp) if bp.level != 0 => self.rewrite(&bp, device, bucket)?,
-                Some(bp) => {
-                    if self.relocate(room, &bp, device, bucket)? == Outcome::NoRoom {
-                        return Ok(());
-                    }
+            let done = match bp {
+                Some(bp) if bp.level != 0 => self.rewrite(&bp, device, bucket),
+                Some(bp) => self.relocate(room, &bp, device, bucket),
+                None => Ok(Outcome::Left),
+            };
+            match done {
+                Ok(Outcome::NoRoom) => return Ok(()),
+                Ok(Outcome::Moved | Outcome::Left) => {}
+                // Nothing is written any more.
+                Err(e @ (Error::ReadOnly | Error::JournalFailed | Error::AllocatorStopped)) => {
+                    return Err(e)
                 }
-                None => {}
+                Err(e) => {
+                    let nr = bucket.nr;
+                    self.warn(format_args!("{} bucket {nr}: cannot be emptied: {e}", **device));
+                }
             }
             match pos.successor() {
                 Some(pos) => at = pos,
@@ -151,7 +162,7 @@ impl Copygc {
     }
 
     /// Writes the node that `bp` leads to elsewhere, if it is in `bucket`. Sleeps.
-    fn rewrite(&self, bp: &Backpointer, device: &Device, bucket: &Bucket) -> Result {
+    fn rewrite(&self, bp: &Backpointer, device: &Device, bucket: &Bucket) -> Result<Outcome> {
         const COMMIT: CommitFlags = CommitFlags {
             watermark: Watermark::BtreeCopygc,
             no_enospc: true,
@@ -163,9 +174,11 @@ impl Copygc {
             let inside = BtreePtr::parse(ptr.get())?.ptrs().any(|p| bucket.has(device, p));
             Ok(ControlFlow::Break(inside.then_some(head.hash)))
         })?;
-        if let Some(Some(hash)) = found {
-            btree.rewrite_node(bp.btree, level, bp.pos, hash, COMMIT)?;
-        }
-        Ok(())
+        Ok(match found {
+            Some(Some(hash)) if btree.rewrite_node(bp.btree, level, bp.pos, hash, COMMIT)? => {
+                Outcome::Moved
+            }
+            _ => Outcome::Left,
+        })
     }
 }

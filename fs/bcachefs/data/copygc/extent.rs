@@ -135,7 +135,8 @@ impl Copygc {
             return Ok(Outcome::Left);
         }
         let others = value::ptrs(room.key())?.filter(|p| p.at != old.at);
-        let have = others.fold(DeviceSet::NONE, |set, p| set.and(DeviceSet::one(p.ptr.dev())));
+        let mut have = DeviceSet::NONE;
+        others.for_each(|p| have.add(p.ptr.dev()));
         let Some((data, cut)) = self.read(device, &old, sectors, cut)? else {
             return Ok(Outcome::Left);
         };
