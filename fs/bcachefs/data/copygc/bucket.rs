@@ -66,6 +66,7 @@ impl Bucket {
 impl Copygc {
     /// The next buckets of the list from `from` on, which moves on; not those that are being written to. Empty at the end of the
     /// list. Sleeps.
+    #[inline(never)]
     pub(super) fn candidates(&self, from: &mut Place) -> Result<KVec<Bucket>> {
         let mut found = KVec::with_capacity(BATCH, GFP_KERNEL)?;
         let mut entries: KVec<Bpos> = KVec::with_capacity(BATCH, GFP_KERNEL)?;
@@ -91,6 +92,7 @@ impl Copygc {
     }
 
     /// The bucket of an entry of the list, if that is up to date and the bucket can be emptied. Sleeps.
+    #[inline(never)]
     fn candidate(&self, entry: LruPos) -> Result<Option<Bucket>> {
         let dev = u8::try_from(entry.dev).ok();
         let Some(device) = dev.and_then(|dev| self.parts.devices.get(dev)) else {
@@ -117,6 +119,7 @@ impl Copygc {
     }
 
     /// Moves what can be moved out of `bucket`. Sleeps.
+    #[inline(never)]
     pub(super) fn evacuate(&self, room: &mut Room, bucket: &Bucket) -> Result {
         let Some(device) = self.parts.devices.get(bucket.dev) else {
             return Ok(());
@@ -162,6 +165,7 @@ impl Copygc {
     }
 
     /// Writes the node that `bp` leads to elsewhere, if it is in `bucket`. Sleeps.
+    #[inline(never)]
     fn rewrite(&self, bp: &Backpointer, device: &Device, bucket: &Bucket) -> Result<Outcome> {
         const COMMIT: CommitFlags = CommitFlags {
             watermark: Watermark::BtreeCopygc,

@@ -107,6 +107,7 @@ struct Cut {
 
 impl Copygc {
     /// Moves the copy in `bucket` of the data that `bp` leads to. Sleeps.
+    #[inline(never)]
     pub(super) fn relocate(
         &self,
         room: &mut Room,
@@ -176,6 +177,7 @@ impl Copygc {
     }
 
     /// Reads what is stored, and verifies it. `None`, with a message, if that is no good. Sleeps.
+    #[inline(never)]
     fn read(
         &self,
         device: &Device,
@@ -214,6 +216,7 @@ impl Copygc {
     }
 
     /// Finds a place that is worth as much as one on `dev`, on no device of `have`. `None` if there is none. Sleeps.
+    #[inline(never)]
     fn place(&self, dev: u8, have: DeviceSet, sectors: u32) -> Result<Option<Placed>> {
         let request = AllocRequest {
             point: WritePointSpec::Copygc,
@@ -261,6 +264,7 @@ impl Copygc {
     }
 
     /// Has the key refer to the new copy in the place of `old`, if it is what it was. Whether it was. Sleeps.
+    #[inline(never)]
     fn replace(
         &self,
         room: &mut Room,
