@@ -160,7 +160,11 @@ fn run(id: BtreeId, seed: u64, restarts: u32) -> Result {
                 change(t, id, n, value, way)?;
                 // It sees what it is about to do.
                 let later = changes.iter().flatten().take(i + 1).filter(|c| c.0 == n).last();
-                if look(t, id, n)? != later.and_then(|c| c.1) {
+                let (found, want) = (look(t, id, n)?, later.and_then(|c| c.1));
+                if found != want {
+                    pr_err!(
+                        "btree test: {id:?} key {n} in round {round}, change {i} by way {way}: {found:?}, not {want:?}; of {changes:?}\n"
+                    );
                     return Err(Error::BtreeTopology.into());
                 }
             }
